@@ -1,0 +1,252 @@
+//! The configuration as the running process sees it: checked domain values, no text left to parse.
+//!
+//! `raw` is what was written (serde), `check` turns it into these values and reports every fault at
+//! once with file, line and path.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::metering::Dialect;
+use crate::metering::price::Price;
+use crate::quota::{Admission, Rates};
+use crate::store::LostReservation;
+
+pub mod secret;
+
+pub use secret::SecretText;
+
+/// Everything `serve` needs. Field names are those of the YAML.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub edge: EdgeConfig,
+    pub admin: AdminConfig,
+    pub store: StoreConfig,
+    pub quota: QuotaConfig,
+    pub tiers: BTreeMap<String, Rates>,
+    pub pools: Vec<Arc<PoolConfig>>,
+    pub prices: Arc<Prices>,
+    /// Percent of a quota at which a key raises an alert.
+    pub key_thresholds: Vec<u8>,
+    pub log: LogConfig,
+}
+
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    pub threads: usize,
+    pub grace_period: Duration,
+    pub upgrade_sock: PathBuf,
+}
+
+#[derive(Clone, Debug)]
+pub struct TlsListener {
+    pub listen: SocketAddr,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Clone, Debug)]
+pub struct EdgeConfig {
+    pub listen: Vec<SocketAddr>,
+    pub tls: Vec<TlsListener>,
+    pub trusted_proxies: Vec<IpNet>,
+    /// Bytes.
+    pub max_request_body: usize,
+    pub max_upload: usize,
+    pub max_buffered: usize,
+    pub request_timeout: Duration,
+    pub self_service: bool,
+    pub cors_origins: Vec<String>,
+    pub allow_unmetered: bool,
+    pub mount_admin: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct AdminConfig {
+    pub listen: SocketAddr,
+    pub username: String,
+    pub password: Option<SecretText>,
+    /// argon2id, PHC string.
+    pub password_hash: Option<SecretText>,
+    pub token: Option<SecretText>,
+    pub secret_key: Option<SecretText>,
+    pub environment: String,
+    pub session_ttl: Duration,
+    pub allow_registration: bool,
+    pub master_key: Vec<SecretText>,
+}
+
+#[derive(Clone, Debug)]
+pub enum StoreConfig {
+    Embedded {
+        path: PathBuf,
+        sync_full: bool,
+        retention_days: u32,
+    },
+    Redis(RedisConfig),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedisMode {
+    Standalone,
+    Sentinel,
+    Cluster,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnUnavailable {
+    Deny,
+    Allow,
+}
+
+#[derive(Clone, Debug)]
+pub struct RedisConfig {
+    pub mode: RedisMode,
+    pub urls: Vec<SecretText>,
+    pub pool_size: usize,
+    pub timeout: Duration,
+    pub on_unavailable: OnUnavailable,
+    pub retention_days: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Estimate {
+    Auto,
+    Declared,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnOverrun {
+    TopUp,
+    Record,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnClientGone {
+    BillStreamed,
+    Drain,
+    KeepHold,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct LocalSlices {
+    /// Percent of the quota that is drawn at once.
+    pub size_percent: u8,
+    pub max: i64,
+}
+
+#[derive(Clone, Debug)]
+pub struct QuotaConfig {
+    pub reservation_ttl: Duration,
+    pub lost_reservation: LostReservation,
+    pub default_max_output_tokens: i64,
+    pub estimate: Estimate,
+    pub admission: Admission,
+    pub on_overrun: OnOverrun,
+    pub on_client_gone: OnClientGone,
+    pub local_slices: Option<LocalSlices>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+    LeastConnections,
+    Weighted,
+    ConsistentHash,
+    Fallback,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryOn {
+    Connect,
+    TooManyRequests,
+    Timeout,
+    ServerError,
+}
+
+#[derive(Clone, Debug)]
+pub struct HealthCheck {
+    pub path: String,
+    pub interval: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    pub connect: Duration,
+    pub first_byte: Duration,
+    pub idle: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct PoolConfig {
+    pub name: String,
+    pub dialect: Dialect,
+    /// Globs; the first pool with a match serves.
+    pub models: Vec<String>,
+    pub aliases: BTreeMap<String, String>,
+    pub balance: Balance,
+    /// Attempts in all, the first one included.
+    pub attempts: u32,
+    pub retry_on: Vec<RetryOn>,
+    pub cooldown_failures: u32,
+    pub cooldown: Duration,
+    pub health_check: Option<HealthCheck>,
+    pub output_bound: String,
+    pub paths: Vec<String>,
+    pub timeouts: Timeouts,
+    pub peers: Vec<PeerConfig>,
+}
+
+#[derive(Clone, Debug)]
+pub struct PeerConfig {
+    /// `https://api.openai.com` without a trailing slash; `base_path` is apart.
+    pub tls: bool,
+    pub host: String,
+    pub port: u16,
+    /// `/openai`, or empty.
+    pub base_path: String,
+    pub credential: Option<SecretText>,
+    pub headers: Vec<(String, SecretText)>,
+    pub weight: u32,
+    pub account: Option<String>,
+}
+
+impl PeerConfig {
+    /// `host:port`, as logs and metrics name a peer.
+    pub fn name(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+/// The price table.
+#[derive(Clone, Debug, Default)]
+pub struct Prices {
+    /// Exact names.
+    pub exact: BTreeMap<String, Price>,
+    /// Globs, the longest pattern first.
+    pub globs: Vec<(globset::GlobMatcher, Price)>,
+    pub unknown_model: Price,
+}
+
+impl Prices {
+    /// The price of a model and whether it was known. Exact names win over globs, longer globs over
+    /// shorter ones.
+    pub fn of(&self, model: &str) -> (Price, bool) {
+        if let Some(price) = self.exact.get(model) {
+            return (*price, true);
+        }
+        let glob = self.globs.iter().find(|(glob, _)| glob.is_match(model));
+        glob.map_or((self.unknown_model, false), |(_, price)| (*price, true))
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    pub level: log::LevelFilter,
+    pub access: Option<PathBuf>,
+}

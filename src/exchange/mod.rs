@@ -1,0 +1,1 @@
+//! THE LIFE OF ONE REQUEST, from admission to settlement.

@@ -1,0 +1,1 @@
+//! The one decision whether a key may proceed with a request.

@@ -1,0 +1,1 @@
+//! Allow lists: addresses, origins, models.

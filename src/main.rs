@@ -1,0 +1,2 @@
+//! `quota-proxy`: see `quota-proxy --help`.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The ledger: counters, buckets and open reservations in memory; the one place that decides.

@@ -1,0 +1,1 @@
+//! Windows: when a period's counter starts anew. UTC; weeks start on Monday.

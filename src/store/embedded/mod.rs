@@ -1,0 +1,1 @@
+//! The embedded engine: the ledger in memory, one SQLite file, one writer, group commit.

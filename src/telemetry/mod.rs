@@ -1,0 +1,1 @@
+//! Seeing it run: events, metrics, access log, log lines.

@@ -1,0 +1,1 @@
+//! WHERE a request goes: pools, peers, and which one is next.

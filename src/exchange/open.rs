@@ -1,0 +1,357 @@
+//! Opening an exchange: who is it, may they, where does it go, and one atomic reserve.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::plan::{Demand, Plan};
+use super::stream::Hold;
+use super::{Desk, Exchange, Identity, Live, Refusal};
+use crate::config::{Config, OnOverrun};
+use crate::keys::admit::{Caller, Denied, admit};
+use crate::keys::{KeyHash, KeyRecord};
+use crate::metering::{Dialect, Endpoint};
+use crate::quota::{
+    Amounts, Ask, GroupId, LimitKind, Rates, ReservationId, Reserved, Scope, ScopeClaim, Shortage, Subject,
+};
+use crate::store::{GroupRecord, StoreError, UsageEvent};
+use crate::time::UnixMs;
+use crate::upstream::{Route, RouteFault};
+
+/// How often a key that changes under our hands is looked up anew before the store is called faulty.
+const KEY_CHANGES: usize = 4;
+
+/// Who calls, as the shell read it from the request's head.
+#[derive(Clone, Debug, Default)]
+pub struct CallerFacts {
+    pub hash: Option<KeyHash>,
+    pub ip: Option<IpAddr>,
+    pub origin: Option<String>,
+}
+
+/// An exchange asked for.
+#[derive(Debug)]
+pub struct OpenRequest<'a> {
+    pub id: Uuid,
+    pub identity: Identity,
+    pub caller: &'a CallerFacts,
+    pub endpoint: Endpoint,
+    pub dialect: Dialect,
+    pub method: &'a str,
+    /// Without its query.
+    pub path: &'a str,
+    pub model: Option<&'a str>,
+    pub end_user: Option<&'a str>,
+    pub demand: Demand,
+    /// Bytes of the request body as far as known.
+    pub request_size: i64,
+    pub started: Instant,
+}
+
+/// What the books keep of a refused request.
+#[derive(Debug)]
+pub struct RefusedFacts<'a> {
+    pub id: Uuid,
+    pub method: &'a str,
+    pub path: &'a str,
+    pub model: Option<&'a str>,
+    pub status: u16,
+    pub code: &'a str,
+    pub request_size: i64,
+    pub took_ms: i64,
+}
+
+impl Desk {
+    /// Finds the key and checks everything that does not depend on the body, so that a stranger's
+    /// body is never read.
+    pub async fn identify(&self, caller: &CallerFacts, now: UnixMs) -> Result<Identity, Refusal> {
+        let hash = caller.hash.as_ref().ok_or(Refusal::NoKey)?;
+        let key = self.store.key_by_hash(hash).await.map_err(refuse_store)?.ok_or(Refusal::UnknownKey)?;
+        self.identity_of(key, caller, None, now).await
+    }
+
+    async fn identity_of(
+        &self,
+        key: Arc<KeyRecord>,
+        caller: &CallerFacts,
+        model: Option<&str>,
+        now: UnixMs,
+    ) -> Result<Identity, Refusal> {
+        let group = match key.group {
+            Some(id) => Some(self.group(id).await?),
+            None => None,
+        };
+        let identity = Identity { key, group };
+        identity.admit(caller, model, now)?;
+        Ok(identity)
+    }
+
+    async fn group(&self, id: GroupId) -> Result<Arc<GroupRecord>, Refusal> {
+        let found = self.store.group(id).await.map_err(refuse_store)?;
+        found.ok_or_else(|| {
+            log::error!("a key names group {} which does not exist", id.0);
+            Refusal::Internal
+        })
+    }
+
+    /// Admits, plans, and reserves in one atomic step of the store. Cancel safe: a reservation whose
+    /// caller went away meanwhile is resolved by its lease.
+    pub async fn open(self: &Arc<Self>, request: OpenRequest<'_>) -> Result<Exchange, Refusal> {
+        let live = self.live.load();
+        let mut identity = request.identity.clone();
+        for _ in 0..KEY_CHANGES {
+            identity.admit(request.caller, request.model, UnixMs::now())?;
+            let route = route(&live, &request, &identity)?;
+            let draft = Draft::new(&live, &request, &identity, route, self);
+            let ask = draft.ask(&live.config, &request);
+            match self.store.reserve(ask).await.map_err(refuse_store)? {
+                Reserved::Granted(grant) => return Ok(draft.granted(self, grant, &live.config, &request)),
+                Reserved::Short(shortage) => return Err(refuse_shortage(shortage)),
+                Reserved::KeyChanged => {
+                    let key = self.store.key(identity.key.id).await.map_err(refuse_store)?;
+                    let key = key.ok_or(Refusal::UnknownKey)?;
+                    identity = self.identity_of(key, request.caller, request.model, UnixMs::now()).await?;
+                }
+            }
+        }
+        log::error!("key {} changed {KEY_CHANGES} times during one admission", identity.key.id.0);
+        Err(Refusal::StoreUnavailable)
+    }
+
+    /// Books a refused request of a known key. Its figures move error counts only.
+    pub async fn book_refusal(&self, key: &KeyRecord, facts: RefusedFacts<'_>) {
+        let mut event = UsageEvent::blank(facts.id, key.id, UnixMs::now());
+        event.request_method = facts.method.to_owned();
+        event.request_path = facts.path.to_owned();
+        event.model = facts.model.map(str::to_owned);
+        event.response_status = facts.status;
+        event.request_size = facts.request_size;
+        event.response_time_ms = facts.took_ms;
+        event.is_error = true;
+        event.error_code = Some(facts.code.to_owned());
+        if let Err(fault) = self.store.book_refusal(event).await {
+            log::debug!("a refusal was not booked: {fault}");
+        }
+    }
+}
+
+impl Identity {
+    fn admit(&self, caller: &CallerFacts, model: Option<&str>, now: UnixMs) -> Result<(), Refusal> {
+        let group_models = self.group.as_ref().map_or(&[][..], |group| &group.allowed_models);
+        let asked = Caller { ip: caller.ip, origin: caller.origin.as_deref(), model };
+        admit(&self.key, group_models, &asked, now).map_err(|denied| match denied {
+            Denied::Deleted => Refusal::UnknownKey,
+            Denied::Expired => Refusal::KeyExpired,
+            Denied::Disabled => Refusal::KeyDisabled,
+            Denied::IpNotAllowed => Refusal::IpNotAllowed,
+            Denied::OriginNotAllowed => Refusal::OriginNotAllowed,
+            Denied::ModelNotAllowed => Refusal::ModelNotAllowed { model: model.unwrap_or_default().to_owned() },
+        })
+    }
+
+    fn may_use_pool(&self, pool: &str) -> bool {
+        let pools = self.group.as_ref().map_or(&[][..], |group| &group.allowed_pools);
+        pools.is_empty() || pools.iter().any(|allowed| allowed == pool)
+    }
+
+    /// A token or USD quota that spend without visible usage would escape.
+    fn has_spend_quota(&self) -> bool {
+        let group = self.group.as_ref().map(|group| group.quotas);
+        let quotas = std::iter::once(self.key.quotas).chain(group);
+        quotas.into_iter().any(|q| !q.tokens.is_unlimited() || !q.usd.is_unlimited())
+    }
+
+    /// The limits this caller draws on: the key's own, then its group's.
+    pub fn scopes(&self, config: &Config) -> Vec<ScopeClaim> {
+        let rates = config.tiers.get(&self.key.tier).copied().unwrap_or_else(|| {
+            log::warn!("key {} has tier {:?}, which is not configured: no per-minute limits", self.key.id.0, self.key.tier);
+            Rates::default()
+        });
+        let mut scopes = vec![ScopeClaim { scope: Scope::Key(self.key.id), quotas: self.key.quotas, rates }];
+        if let Some(group) = &self.group {
+            scopes.push(ScopeClaim {
+                scope: Scope::Group(group.id),
+                quotas: group.quotas,
+                rates: Rates::default(),
+            });
+        }
+        scopes
+    }
+}
+
+fn route(live: &Live, request: &OpenRequest<'_>, identity: &Identity) -> Result<Route, Refusal> {
+    if request.endpoint == Endpoint::Unmetered && !live.config.edge.allow_unmetered && identity.has_spend_quota() {
+        return Err(Refusal::Unmetered);
+    }
+    let allowed = |pool: &str| identity.may_use_pool(pool);
+    let found = match request.model {
+        Some(model) => live.pools.by_model(model, request.dialect, allowed),
+        None => live.pools.by_path(request.path, request.dialect, allowed),
+    };
+    let model = || request.model.unwrap_or_default().to_owned();
+    found.map_err(|fault| match fault {
+        RouteFault::NoPoolForModel => Refusal::NoPoolForModel { model: model() },
+        RouteFault::OtherDialect(dialect) => Refusal::OtherDialect { model: model(), dialect },
+        RouteFault::NoPoolForPath => Refusal::NotFound,
+    })
+}
+
+/// Everything decided before the reserve; becomes an exchange when it is granted.
+struct Draft {
+    key: Arc<KeyRecord>,
+    route: Route,
+    subject: Arc<Subject>,
+    scopes: Vec<ScopeClaim>,
+    price: crate::metering::price::Price,
+    price_known: bool,
+    plan: Plan,
+}
+
+impl Draft {
+    fn new(live: &Live, request: &OpenRequest<'_>, identity: &Identity, route: Route, desk: &Desk) -> Draft {
+        let key = Arc::clone(&identity.key);
+        let priced_as = route.upstream_model.as_deref().or(request.model).unwrap_or_default();
+        let (price, price_known) = live.config.prices.of(priced_as);
+        let usual = request.model.and_then(|model| desk.store.usual_output(key.id, model));
+        let plan = Plan::new(request.endpoint, &request.demand, &price, &live.config.quota, usual);
+        let subject = Arc::new(Subject {
+            key: key.id,
+            request_id: request.id.simple().to_string(),
+            method: request.method.to_owned(),
+            path: request.path.to_owned(),
+            model: request.model.map(str::to_owned),
+            pool: Some(route.pool.config.name.clone()),
+            end_user: request.end_user.map(str::to_owned),
+            input_tokens: plan.input_tokens,
+        });
+        Draft { key, route, subject, scopes: identity.scopes(&live.config), price, price_known, plan }
+    }
+
+    fn ask(&self, config: &Config, request: &OpenRequest<'_>) -> Ask {
+        Ask {
+            id: ReservationId(request.id),
+            key_version: self.key.version,
+            scopes: self.scopes.clone(),
+            admission: config.quota.admission,
+            requests: 1,
+            input_tokens: self.plan.input_tokens,
+            output_tokens: self.plan.hold_output,
+            fixed_nano_usd: self.plan.fixed_nano_usd,
+            output_nano_per_million: self.plan.output_nano_per_million,
+            rate_limited: true,
+            lease_ms: i64::try_from(config.quota.reservation_ttl.as_millis()).unwrap_or(i64::MAX),
+            subject: Arc::clone(&self.subject),
+        }
+    }
+
+    fn granted(
+        self,
+        desk: &Arc<Desk>,
+        grant: crate::quota::Grant,
+        config: &Config,
+        request: &OpenRequest<'_>,
+    ) -> Exchange {
+        desk.settler.began(grant.id);
+        let clamped_bound = self.plan.clamped_bound(config.quota.admission, &grant, request.demand.choices);
+        // An upstream that obeys a bound within the hold cannot outgrow it.
+        let bounded_by_hold =
+            (self.plan.declared || clamped_bound.is_some()) && self.plan.bound.min(i64::MAX) <= grant.output_tokens;
+        let tops_up = request.demand.stream
+            && config.quota.on_overrun == OnOverrun::TopUp
+            && request.endpoint.generates()
+            && !bounded_by_hold;
+        Exchange {
+            desk: Arc::clone(desk),
+            key: self.key,
+            endpoint: request.endpoint,
+            dialect: request.dialect,
+            route: self.route,
+            hold: Arc::new(Hold::new(grant.output_tokens)),
+            grant,
+            subject: self.subject,
+            clamped_bound,
+            scopes: self.scopes,
+            price: self.price,
+            price_known: self.price_known,
+            tops_up,
+            started: request.started,
+            request_size: request.request_size,
+            tried: Vec::new(),
+            sent: false,
+            status: 0,
+            first_byte_ms: None,
+            response_size: 0,
+            body_begun: false,
+            meter: None,
+            closed: false,
+        }
+    }
+}
+
+fn refuse_store(error: StoreError) -> Refusal {
+    match error {
+        StoreError::Unavailable(why) => {
+            log::warn!("the store is away: {why}");
+            Refusal::StoreUnavailable
+        }
+        other => {
+            log::error!("the store refused a step of an admission: {other}");
+            Refusal::Internal
+        }
+    }
+}
+
+fn refuse_shortage(shortage: Box<Shortage>) -> Refusal {
+    match shortage.kind {
+        LimitKind::Requests | LimitKind::Tokens | LimitKind::Usd => Refusal::QuotaExceeded(shortage),
+        LimitKind::RequestsPerMinute | LimitKind::TokensPerMinute | LimitKind::Concurrency => {
+            Refusal::RateLimited(shortage)
+        }
+    }
+}
+
+impl UsageEvent {
+    /// An event of this key with nothing in it yet.
+    pub fn blank(id: Uuid, key: crate::keys::KeyId, now: UnixMs) -> UsageEvent {
+        UsageEvent {
+            id,
+            api_key_id: key,
+            request_id: id.simple().to_string(),
+            request_method: String::new(),
+            request_path: String::new(),
+            request_size: 0,
+            response_status: 0,
+            response_size: 0,
+            response_time_ms: 0,
+            first_byte_ms: None,
+            requests: 0,
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            cached_tokens: 0,
+            cache_write_tokens: 0,
+            reasoning_tokens: 0,
+            total_tokens: 0,
+            model: None,
+            pool: None,
+            peer: None,
+            is_error: false,
+            error_code: None,
+            error_message: None,
+            total_error_message: None,
+            total_cost_nano: 0,
+            estimated: false,
+            end_user: None,
+            client_disconnected: false,
+            reason: None,
+            metadata: None,
+            created_at: now,
+        }
+    }
+
+    /// What this event charged.
+    pub fn charged(&self) -> Amounts {
+        Amounts { requests: self.requests, tokens: self.total_tokens, nano_usd: self.total_cost_nano }
+    }
+}

@@ -1,0 +1,395 @@
+//! Request bodies: read whole (or peeked at), and made to reach the upstream, on every attempt.
+//!
+//! This is the only file that knows the replay trap. Pingora forwards a body that was read in
+//! `request_filter` only if its retry buffer still has something of it: the buffer takes 64 KiB,
+//! starts when it is enabled, and empties itself for good when it overflows. When an attempt begins,
+//! a buffer with content is handed to `request_body_filter`, which may put any bytes in its place.
+//!
+//! - With a length: the buffer is enabled when at most 64 KiB remain, so that it always ends with a
+//!   tail of the body in it; the filter replaces the tail by the whole.
+//! - Without a length (chunked, HTTP/2): the end is not known ahead. Up to 64 KiB the buffer holds
+//!   all of it; above, nothing remains, and the request goes through a [`super::relay`], an inner
+//!   request whose body is known.
+//! - Streamed uploads: the head that was peeked at is put before the first piece of each attempt.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use pingora::proxy::Session;
+
+use crate::exchange::Refusal;
+use crate::metering::request::multipart_model;
+
+/// Pingora's retry buffer, in bytes.
+const REPLAY: usize = 64 * 1024;
+
+/// Bytes of a streamed upload that are looked at for its `model` field.
+const PEEK: usize = 64 * 1024;
+
+/// How a request says how long its body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    Empty,
+    Length(usize),
+    Unknown,
+}
+
+/// A bound on the bytes of all held bodies together.
+#[derive(Debug)]
+pub struct Budget {
+    used: AtomicUsize,
+}
+
+/// Part of the budget, given back on drop.
+#[derive(Debug)]
+pub struct Share {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Budget {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Budget { used: AtomicUsize::new(0) })
+    }
+
+    /// Bytes held now.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+impl Share {
+    pub fn none(budget: &Arc<Budget>) -> Share {
+        Share { budget: Arc::clone(budget), bytes: 0 }
+    }
+
+    /// Grows to `bytes` in all; false, and unchanged, where the budget does not bear it.
+    pub fn grow_to(&mut self, bytes: usize, limit: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        if more == 0 {
+            return true;
+        }
+        let before = self.budget.used.fetch_add(more, Ordering::Relaxed);
+        if before + more > limit {
+            self.budget.used.fetch_sub(more, Ordering::Relaxed);
+            return false;
+        }
+        self.bytes = bytes;
+        true
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A request body on its way upstream.
+#[derive(Debug)]
+pub enum Body {
+    /// None, or not looked at: passes as it comes.
+    Passing,
+    /// Held whole: these bytes go out on each attempt, whatever was read.
+    Held(Bytes),
+    /// Peeked at: this head goes before what is still to come, on each attempt.
+    Headed { head: Bytes, due: bool },
+}
+
+/// The bounds a body is read under.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub max_body: usize,
+    pub max_upload: usize,
+    pub max_buffered: usize,
+    /// For the whole body.
+    pub deadline: Duration,
+}
+
+/// A body read whole.
+#[derive(Debug)]
+pub struct Whole {
+    pub bytes: Bytes,
+    /// Pingora can replay it by itself on this session; otherwise it needs a relay.
+    pub replays: bool,
+}
+
+fn framing(session: &mut Session) -> Framing {
+    if session.as_mut().is_body_empty() {
+        return Framing::Empty;
+    }
+    let length = session.req_header().headers.get(http::header::CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok());
+    length.map_or(Framing::Unknown, Framing::Length)
+}
+
+/// Reads the body to its end. A client that waits for `100 Continue` gets it first (RFC 9110
+/// section 10.1.1). Not cancel safe: what was read is lost with the future.
+pub async fn read_whole(
+    session: &mut Session,
+    bounds: &Bounds,
+    share: &mut Share,
+    expects_continue: bool,
+) -> Result<Whole, Refusal> {
+    let framing = framing(session);
+    if let Framing::Length(length) = framing
+        && length > bounds.max_body
+    {
+        return Err(Refusal::BodyTooLarge { limit: bounds.max_body });
+    }
+    if framing == Framing::Empty {
+        return Ok(Whole { bytes: Bytes::new(), replays: true });
+    }
+    if expects_continue {
+        session.as_mut().write_continue_response().await.map_err(|_| client_gone())?;
+    }
+    let read = read_all(session, framing, bounds, share);
+    match tokio::time::timeout(bounds.deadline, read).await {
+        Ok(whole) => whole,
+        Err(_) => Err(Refusal::BadRequest { message: "the request body came too slowly".to_owned(), param: None }),
+    }
+}
+
+async fn read_all(
+    session: &mut Session,
+    framing: Framing,
+    bounds: &Bounds,
+    share: &mut Share,
+) -> Result<Whole, Refusal> {
+    let mut held = BytesMut::new();
+    let mut first: Option<Bytes> = None;
+    if framing == Framing::Unknown {
+        session.as_mut().enable_retry_buffering();
+    }
+    loop {
+        let so_far = first.as_ref().map_or(held.len(), Bytes::len);
+        if let Framing::Length(length) = framing {
+            if so_far >= length {
+                break;
+            }
+            if length - so_far <= REPLAY {
+                session.as_mut().enable_retry_buffering();
+            }
+        }
+        let Some(piece) = session.as_mut().read_request_body().await.map_err(|_| client_gone())? else { break };
+        let total = so_far + piece.len();
+        if total > bounds.max_body {
+            return Err(Refusal::BodyTooLarge { limit: bounds.max_body });
+        }
+        if !share.grow_to(total, bounds.max_buffered) {
+            return Err(Refusal::Overloaded);
+        }
+        // Most bodies come in one piece: it is kept as it is, without a copy.
+        match first.take() {
+            None if held.is_empty() => first = Some(piece),
+            None => held.extend_from_slice(&piece),
+            Some(one) => {
+                held.extend_from_slice(&one);
+                held.extend_from_slice(&piece);
+            }
+        }
+    }
+    // HTTP/2 says the end apart from the last piece.
+    while !session.as_mut().is_body_done() {
+        match session.as_mut().read_request_body().await.map_err(|_| client_gone())? {
+            Some(piece) if !piece.is_empty() => return Err(longer_than_declared()),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    let bytes = first.unwrap_or_else(|| held.freeze());
+    let replays = bytes.is_empty() || !session.as_ref().retry_buffer_truncated();
+    Ok(Whole { bytes, replays })
+}
+
+/// What a peek at a streamed upload found.
+#[derive(Debug)]
+pub struct Peeked {
+    pub model: Option<String>,
+    pub body: Body,
+    /// The upload was short, came without a length and is here whole: it needs a relay.
+    pub whole: Option<Bytes>,
+}
+
+/// Looks into the head of a body that is not held, for the form field `model` before the file.
+pub async fn peek_upload(
+    session: &mut Session,
+    bounds: &Bounds,
+    content_type: &str,
+    expects_continue: bool,
+) -> Result<Peeked, Refusal> {
+    let framing = framing(session);
+    let passing = || Peeked { model: None, body: Body::Passing, whole: None };
+    if let Framing::Length(length) = framing
+        && length > bounds.max_upload
+    {
+        return Err(Refusal::BodyTooLarge { limit: bounds.max_upload });
+    }
+    if framing == Framing::Empty || !content_type.starts_with("multipart/") {
+        return Ok(passing());
+    }
+    if expects_continue {
+        session.as_mut().write_continue_response().await.map_err(|_| client_gone())?;
+    }
+    let mut head = BytesMut::new();
+    let mut model = None;
+    let mut ended = false;
+    while model.is_none() && head.len() < PEEK && !ended {
+        if let Framing::Length(length) = framing {
+            let remaining = length - head.len();
+            if remaining <= REPLAY {
+                // What remains will be replayed by Pingora; the part before is ours to put back.
+                session.as_mut().enable_retry_buffering();
+                return peek_tail(session, head, length, bounds, content_type).await;
+            }
+        }
+        let read = tokio::time::timeout(bounds.deadline, session.as_mut().read_request_body()).await;
+        match read.map_err(|_| client_gone())?.map_err(|_| client_gone())? {
+            Some(piece) => head.extend_from_slice(&piece),
+            None => ended = true,
+        }
+        ended |= session.as_mut().is_body_done();
+        model = multipart_model(content_type, &head);
+    }
+    let head = head.freeze();
+    let whole = ended.then(|| head.clone());
+    Ok(Peeked { model, body: Body::Headed { head, due: true }, whole })
+}
+
+/// The upload is short enough to be read to its end: then it is simply held.
+async fn peek_tail(
+    session: &mut Session,
+    mut head: BytesMut,
+    length: usize,
+    bounds: &Bounds,
+    content_type: &str,
+) -> Result<Peeked, Refusal> {
+    while head.len() < length {
+        let read = tokio::time::timeout(bounds.deadline, session.as_mut().read_request_body()).await;
+        match read.map_err(|_| client_gone())?.map_err(|_| client_gone())? {
+            Some(piece) => head.extend_from_slice(&piece),
+            None => break,
+        }
+    }
+    let bytes = head.freeze();
+    Ok(Peeked { model: multipart_model(content_type, &bytes), body: Body::Held(bytes), whole: None })
+}
+
+impl Body {
+    /// An attempt begins: a head that was sent to another peer is due again.
+    pub fn attempt_begins(&mut self) {
+        if let Body::Headed { due, .. } = self {
+            *due = true;
+        }
+    }
+
+    /// What goes to the upstream in place of `piece`.
+    pub fn outgoing(&mut self, piece: &mut Option<Bytes>, end: bool) {
+        match self {
+            Body::Passing => {}
+            Body::Held(bytes) => *piece = end.then(|| bytes.clone()),
+            Body::Headed { head, due } => {
+                if *due {
+                    *due = false;
+                    let mut joined = BytesMut::with_capacity(head.len() + piece.as_ref().map_or(0, Bytes::len));
+                    joined.extend_from_slice(head);
+                    joined.extend_from_slice(piece.as_deref().unwrap_or_default());
+                    *piece = Some(joined.freeze());
+                }
+            }
+        }
+        // An empty last piece would end a chunked upstream request twice (pingora#935).
+        if end && piece.as_ref().is_some_and(Bytes::is_empty) {
+            *piece = None;
+        }
+        // An empty piece before the end would do the same.
+        if !end && piece.is_none() {
+            *piece = Some(Bytes::new());
+        }
+    }
+
+    /// The length to declare upstream, where it is known better than the client's own word.
+    pub fn length(&self) -> Option<usize> {
+        match self {
+            Body::Held(bytes) => Some(bytes.len()),
+            Body::Passing | Body::Headed { .. } => None,
+        }
+    }
+}
+
+fn client_gone() -> Refusal {
+    Refusal::BadRequest { message: "the request body ended early".to_owned(), param: None }
+}
+
+fn longer_than_declared() -> Refusal {
+    Refusal::BadRequest { message: "the request body is longer than its Content-Length".to_owned(), param: None }
+}
+
+/// Takes what a refused client still sends, so that it reads the refusal instead of a reset: at most
+/// 64 MiB or 2 seconds.
+pub async fn drain(session: &mut Session) {
+    const MOST_BYTES: usize = 64 * 1024 * 1024;
+    const LONGEST: Duration = Duration::from_secs(2);
+    let drained = async {
+        let mut taken = 0;
+        while taken < MOST_BYTES && !session.as_mut().is_body_done() {
+            match session.as_mut().read_request_body().await {
+                Ok(Some(piece)) => taken += piece.len(),
+                Ok(None) | Err(_) => break,
+            }
+        }
+    };
+    // A client that is slower than that loses its answer: it had its chance.
+    drop(tokio::time::timeout(LONGEST, drained).await);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_given_back() {
+        let budget = Budget::new();
+        let mut share = Share::none(&budget);
+        assert!(share.grow_to(60, 100));
+        let mut other = Share::none(&budget);
+        assert!(!other.grow_to(50, 100));
+        assert!(other.grow_to(40, 100));
+        drop(share);
+        assert_eq!(budget.used(), 40);
+    }
+
+    #[test]
+    fn a_held_body_goes_out_whole_at_the_end_of_each_attempt() {
+        let mut body = Body::Held(Bytes::from_static(b"whole"));
+        for _ in 0..2 {
+            body.attempt_begins();
+            let mut piece = Some(Bytes::from_static(b"tail"));
+            body.outgoing(&mut piece, true);
+            assert_eq!(piece.as_deref(), Some(&b"whole"[..]));
+        }
+    }
+
+    #[test]
+    fn a_head_goes_before_the_first_piece_of_each_attempt() {
+        let mut body = Body::Headed { head: Bytes::from_static(b"ab"), due: true };
+        for _ in 0..2 {
+            body.attempt_begins();
+            let mut piece = Some(Bytes::from_static(b"cd"));
+            body.outgoing(&mut piece, false);
+            assert_eq!(piece.as_deref(), Some(&b"abcd"[..]));
+            let mut next = Some(Bytes::from_static(b"ef"));
+            body.outgoing(&mut next, true);
+            assert_eq!(next.as_deref(), Some(&b"ef"[..]));
+        }
+    }
+
+    #[test]
+    fn an_empty_last_piece_becomes_none() {
+        let mut piece = Some(Bytes::new());
+        Body::Passing.outgoing(&mut piece, true);
+        assert_eq!(piece, None);
+    }
+}

@@ -1,0 +1,240 @@
+//! What a request's head says: who calls, from where, in which dialect, and whether it is sound.
+//!
+//! Pingora lets some heads pass that must not reach a provider; they are refused here, before a
+//! byte of the body is read.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use pingora::http::RequestHeader;
+use pingora::proxy::Session;
+
+use crate::exchange::{CallerFacts, Refusal};
+use crate::keys::KeyHash;
+use crate::metering::endpoint::{classify, dialect_of_path};
+use crate::metering::{Dialect, Endpoint};
+
+/// Longest path and query taken, in bytes.
+const MAX_TARGET: usize = 8 * 1024;
+
+/// The head of one request, read once.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub caller: CallerFacts,
+    pub endpoint: Endpoint,
+    pub dialect: Dialect,
+    pub method: String,
+    /// Without its query.
+    pub path: String,
+    pub chinese: bool,
+    pub content_type: String,
+    pub expects_continue: bool,
+}
+
+impl Facts {
+    /// Reads the head. The faults are about the head itself; whether the key is good is not asked.
+    pub fn read(session: &Session, trusted_proxies: &[IpNet]) -> (Facts, Result<(), Refusal>) {
+        let head = session.req_header();
+        let path = head.uri.path().to_owned();
+        let peer_ip = session.client_addr().and_then(|addr| addr.as_inet()).map(|addr| addr.ip());
+        let mut facts = Facts {
+            caller: CallerFacts {
+                hash: None,
+                ip: peer_ip.map(|ip| client_ip(head, ip, trusted_proxies)),
+                origin: text(head, "origin").map(str::to_owned),
+            },
+            endpoint: classify(head.method.as_str(), &path),
+            dialect: dialect_of_path(&path),
+            method: head.method.as_str().to_owned(),
+            path,
+            chinese: text(head, "accept-language").is_some_and(prefers_chinese),
+            content_type: text(head, "content-type").unwrap_or_default().to_owned(),
+            expects_continue: text(head, "expect").is_some_and(|v| v.eq_ignore_ascii_case("100-continue")),
+        };
+        let sound = sound_head(head).and_then(|()| caller_key(head)).map(|hash| facts.caller.hash = hash);
+        (facts, sound)
+    }
+}
+
+/// A header's value where there is exactly one and it is text.
+pub fn text<'a>(head: &'a RequestHeader, name: &str) -> Option<&'a str> {
+    head.headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn fault(message: &str) -> Refusal {
+    Refusal::BadRequest { message: message.to_owned(), param: None }
+}
+
+/// Refuses heads whose framing or target two servers could read differently (RFC 9112 section 11).
+fn sound_head(head: &RequestHeader) -> Result<(), Refusal> {
+    let target = head.raw_path();
+    if target.len() > MAX_TARGET {
+        return Err(fault("the request target is longer than 8 KiB"));
+    }
+    let path = head.uri.path();
+    if path.split('/').any(is_dot_segment) {
+        return Err(fault("the path has a dot segment; send it resolved"));
+    }
+    if head.version == http::Version::HTTP_11 && !head.headers.contains_key(http::header::HOST) {
+        return Err(fault("an HTTP/1.1 request needs a Host header"));
+    }
+    let mut lengths = head.headers.get_all(http::header::CONTENT_LENGTH).iter();
+    if let Some(first) = lengths.next() {
+        let digits = !first.is_empty() && first.as_bytes().iter().all(u8::is_ascii_digit);
+        if !digits || lengths.next().is_some() {
+            return Err(fault("Content-Length must be one number, given once"));
+        }
+        if head.headers.contains_key(http::header::TRANSFER_ENCODING) {
+            return Err(fault("Content-Length and Transfer-Encoding exclude each other"));
+        }
+    }
+    Ok(())
+}
+
+fn is_dot_segment(segment: &str) -> bool {
+    matches!(segment, "." | "..")
+        || (segment.len() <= 6
+            && segment.contains('%')
+            && matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | ".."))
+}
+
+/// The key from any of its places (SPEC section 3, step 1). Two that differ are a fault.
+fn caller_key(head: &RequestHeader) -> Result<Option<KeyHash>, Refusal> {
+    let mut found: Option<KeyHash> = None;
+    let mut take = |secret: &[u8]| {
+        let hash = KeyHash::of(secret);
+        match &found {
+            Some(first) if !first.same(&hash) => Err(Refusal::TwoKeys),
+            _ => {
+                found = Some(hash);
+                Ok(())
+            }
+        }
+    };
+    for value in head.headers.get_all(http::header::AUTHORIZATION) {
+        if let Some(secret) = bearer(value.as_bytes()) {
+            take(secret)?;
+        }
+    }
+    for name in ["x-api-key", "x-goog-api-key"] {
+        for value in head.headers.get_all(name) {
+            take(value.as_bytes().trim_ascii())?;
+        }
+    }
+    for secret in head.uri.query().into_iter().flat_map(query_keys) {
+        take(secret.as_bytes())?;
+    }
+    Ok(found)
+}
+
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, secret) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| secret.trim_ascii())
+}
+
+fn query_keys(query: &str) -> impl Iterator<Item = &str> {
+    query.split('&').filter_map(|pair| pair.strip_prefix("key="))
+}
+
+/// The query without the caller's key, for the upstream and for logs.
+pub fn query_without_key(query: &str) -> String {
+    let kept: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with("key=")).collect();
+    kept.join("&")
+}
+
+/// The client's address: the connection's, or what trusted proxies say of it. The list is read from
+/// the right, and the first address that is not a trusted proxy's own is the client.
+fn client_ip(head: &RequestHeader, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(&ip.to_canonical()));
+    if !is_trusted(&peer) {
+        return peer.to_canonical();
+    }
+    let values: Vec<&str> =
+        head.headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    let mut client = peer;
+    for hop in values.iter().rev().flat_map(|value| value.rsplit(',')) {
+        let Ok(ip) = hop.trim().parse::<IpAddr>() else { break };
+        client = ip;
+        if !is_trusted(&ip) {
+            break;
+        }
+    }
+    client.to_canonical()
+}
+
+/// Whether `zh` comes before `en` in an Accept-Language list (RFC 9110 section 12.5.4).
+fn prefers_chinese(accept: &str) -> bool {
+    let quality = |language: &str| {
+        accept
+            .split(',')
+            .filter_map(|part| {
+                let (tag, params) = part.trim().split_once(';').unwrap_or((part.trim(), ""));
+                let primary = tag.split('-').next().unwrap_or_default();
+                let q = params.trim().strip_prefix("q=").and_then(|q| q.parse::<f32>().ok()).unwrap_or(1.0);
+                primary.eq_ignore_ascii_case(language).then_some(q)
+            })
+            .fold(0.0_f32, f32::max)
+    };
+    let chinese = quality("zh");
+    chinese > 0.0 && chinese >= quality("en")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(target: &str, headers: &[(&'static str, &str)]) -> RequestHeader {
+        let mut head = RequestHeader::build("POST", target.as_bytes(), None).unwrap();
+        for (name, value) in headers {
+            head.append_header(*name, *value).unwrap();
+        }
+        head
+    }
+
+    #[test]
+    fn the_key_is_found_in_each_of_its_places() {
+        let expected = KeyHash::of(b"k1");
+        for headers in [&[("authorization", "Bearer k1")][..], &[("x-api-key", "k1")], &[("x-goog-api-key", "k1")]] {
+            assert_eq!(caller_key(&head("/v1/x", headers)).unwrap(), Some(expected));
+        }
+        assert_eq!(caller_key(&head("/v1/x?a=b&key=k1", &[])).unwrap(), Some(expected));
+        assert_eq!(caller_key(&head("/v1/x", &[("authorization", "Basic abc")])).unwrap(), None);
+    }
+
+    #[test]
+    fn two_keys_that_differ_are_refused_and_two_alike_are_not() {
+        let two = head("/v1/x?key=k2", &[("authorization", "Bearer k1")]);
+        assert!(matches!(caller_key(&two), Err(Refusal::TwoKeys)));
+        let twice = head("/v1/x", &[("authorization", "Bearer k1"), ("authorization", "bearer k2")]);
+        assert!(matches!(caller_key(&twice), Err(Refusal::TwoKeys)));
+        let alike = head("/v1/x?key=k1", &[("x-api-key", "k1")]);
+        assert!(caller_key(&alike).unwrap().is_some());
+    }
+
+    #[test]
+    fn only_trusted_proxies_speak_for_the_client() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let request = head("/", &[("x-forwarded-for", "1.2.3.4, 5.6.7.8, 10.0.0.9")]);
+        let from = |ip: &str| client_ip(&request, ip.parse().unwrap(), &trusted).to_string();
+        assert_eq!(from("10.0.0.1"), "5.6.7.8");
+        assert_eq!(from("9.9.9.9"), "9.9.9.9");
+    }
+
+    #[test]
+    fn unsound_heads_are_refused() {
+        for target in ["/v1/../admin", "/v1/%2e%2E/admin", "/./v1"] {
+            assert!(sound_head(&head(target, &[("host", "a")])).is_err(), "{target}");
+        }
+        let twice = head("/", &[("host", "a"), ("content-length", "3"), ("content-length", "3")]);
+        assert!(sound_head(&twice).is_err());
+        assert!(sound_head(&head("/", &[("host", "a"), ("content-length", "3, 3")])).is_err());
+        assert!(sound_head(&head("/v1/models/..a", &[("host", "a"), ("content-length", "3")])).is_ok());
+    }
+
+    #[test]
+    fn language_preference_follows_quality() {
+        assert!(prefers_chinese("zh-CN,zh;q=0.9,en;q=0.8"));
+        assert!(!prefers_chinese("en-US,en;q=0.9,zh;q=0.5"));
+        assert!(!prefers_chinese("de"));
+    }
+}

@@ -1,0 +1,250 @@
+//! Headers of both directions: credentials swapped on the way up, quota figures added on the way down.
+
+use http::header::{self, HeaderName};
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use super::facts::query_without_key;
+use super::reply::dollars;
+use crate::exchange::Exchange;
+use crate::metering::Dialect;
+use crate::quota::{Resource, Standing};
+use crate::time::UnixMs;
+use crate::upstream::Peer;
+
+/// What a client may send that is no business of a provider: its key, and where it came from.
+const NOT_FORWARDED: [&str; 11] = [
+    "authorization",
+    "x-api-key",
+    "x-goog-api-key",
+    "proxy-authorization",
+    "cookie",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "expect",
+];
+
+/// What a provider sends that speaks of the operator's account, not of the caller's key.
+const NOT_RETURNED_PREFIXES: [&str; 2] = ["x-ratelimit-", "anthropic-ratelimit-"];
+const NOT_RETURNED: [&str; 3] = ["set-cookie", "openai-organization", "anthropic-organization-id"];
+
+/// Makes a caller's head into the one that the peer sees.
+pub fn to_upstream(head: &mut RequestHeader, peer: &Peer, dialect: Dialect, length: Option<usize>) -> Result<()> {
+    for name in NOT_FORWARDED {
+        head.remove_header(name);
+    }
+    let config = &peer.config;
+    let host = match (config.tls, config.port) {
+        (true, 443) | (false, 80) => config.host.clone(),
+        (_, port) => format!("{}:{port}", config.host),
+    };
+    head.insert_header(header::HOST, host)?;
+    rewrite_target(head, &config.base_path)?;
+    if let Some(credential) = &config.credential {
+        match dialect {
+            Dialect::OpenAi => head.insert_header(header::AUTHORIZATION, format!("Bearer {}", credential.reveal()))?,
+            Dialect::Anthropic => head.insert_header("x-api-key", credential.reveal())?,
+            Dialect::Gemini => head.insert_header("x-goog-api-key", credential.reveal())?,
+        }
+    }
+    for (name, value) in &config.headers {
+        head.insert_header(name.clone(), value.reveal())?;
+    }
+    if let Some(length) = length {
+        head.remove_header(&header::TRANSFER_ENCODING);
+        if length > 0 || head.method != http::Method::GET {
+            head.insert_header(header::CONTENT_LENGTH, length.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the peer's base path before the path and takes the caller's key out of the query. A base that
+/// ends in the version which the path begins with is not doubled (`…/v1` and `/v1/models`).
+fn rewrite_target(head: &mut RequestHeader, base_path: &str) -> Result<()> {
+    let path = head.uri.path();
+    let query = head.uri.query();
+    let has_key = query.is_some_and(|q| q.split('&').any(|pair| pair.starts_with("key=")));
+    if base_path.is_empty() && !has_key {
+        return Ok(());
+    }
+    let version = path.split('/').nth(1).unwrap_or_default();
+    let doubled = !version.is_empty() && base_path.rsplit('/').next() == Some(version);
+    let path = if doubled { &path[version.len() + 1..] } else { path };
+    let mut target = format!("{base_path}{path}");
+    let query = query.map(query_without_key).unwrap_or_default();
+    if !query.is_empty() {
+        target.push('?');
+        target.push_str(&query);
+    }
+    head.set_raw_path(target.as_bytes())
+}
+
+/// Takes out what speaks of the operator's account, and any header that carries our credential: an
+/// upstream that echoes its request must not give it away.
+pub fn scrub_answer(head: &mut ResponseHeader, peer: &Peer) {
+    let secrets: Vec<&[u8]> = peer
+        .config
+        .credential
+        .iter()
+        .chain(peer.config.headers.iter().map(|(_, value)| value))
+        .map(|secret| secret.reveal().as_bytes())
+        .filter(|secret| secret.len() >= 8)
+        .collect();
+    let leaks = |value: &[u8]| secrets.iter().any(|secret| memchr::memmem::find(value, secret).is_some());
+    let doomed: Vec<HeaderName> = head
+        .headers
+        .iter()
+        .filter(|(name, value)| {
+            let name = name.as_str();
+            NOT_RETURNED.contains(&name)
+                || NOT_RETURNED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+                || leaks(value.as_bytes())
+        })
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in doomed {
+        head.remove_header(&name);
+    }
+}
+
+/// One quota as headers show it.
+struct Gauge {
+    name: &'static str,
+    limit: i64,
+    used: i64,
+    remaining: i64,
+}
+
+impl Gauge {
+    /// Remaining as a share of the limit, in millionths: the smallest is the tightest.
+    fn share(&self) -> i128 {
+        i128::from(self.remaining) * 1_000_000 / i128::from(self.limit.max(1))
+    }
+
+    fn figure(&self, amount: i64) -> String {
+        if self.name == "usd" { dollars(amount) } else { amount.to_string() }
+    }
+}
+
+fn gauges(standing: &Standing) -> impl Iterator<Item = Gauge> {
+    let (quotas, used, held) = (standing.quotas, standing.used, standing.held);
+    [
+        (Resource::Requests, "requests", quotas.requests, used.requests, held.requests),
+        (Resource::Tokens, "tokens", quotas.tokens, used.tokens, held.tokens),
+        (Resource::Usd, "usd", quotas.usd, used.nano_usd, held.nano_usd),
+    ]
+    .into_iter()
+    .filter(|(_, _, limit, _, _)| !limit.is_unlimited())
+    .map(|(_, name, limit, used, held)| Gauge {
+        name,
+        limit: limit.limit,
+        used,
+        remaining: (limit.limit - used - held).max(0),
+    })
+}
+
+/// The quota headers of every metered answer (SPEC section 3, "Headers"). The figures are those of
+/// the reserve: they need no second look at the store.
+pub fn quota_headers(standings: &[Standing], dialect: Dialect, now: UnixMs) -> Vec<(String, String)> {
+    let mut out = Vec::with_capacity(12);
+    let mut put = |name: &str, value: String| out.push((name.to_owned(), value));
+    if let Some(tightest) = standings.iter().flat_map(gauges).min_by_key(Gauge::share) {
+        put("x-quota-limit", tightest.figure(tightest.limit));
+        put("x-quota-used", tightest.figure(tightest.used));
+        put("x-quota-remaining", tightest.figure(tightest.remaining));
+        put("x-quota-type", tightest.name.to_owned());
+    }
+    let Some(own) = standings.first() else { return out };
+    let buckets = [
+        ("requests", own.rates.requests_per_minute, own.requests_in_bucket),
+        ("tokens", own.rates.tokens_per_minute, own.tokens_in_bucket),
+    ];
+    let limited: Vec<_> = buckets.into_iter().filter(|(_, limit, _)| *limit > 0).collect();
+    for &(name, limit, level) in &limited {
+        let full_in_ms = (limit - level).max(0).saturating_mul(60_000) / limit;
+        let level = level.max(0).to_string();
+        match dialect {
+            Dialect::Anthropic => {
+                put(&format!("anthropic-ratelimit-{name}-limit"), limit.to_string());
+                put(&format!("anthropic-ratelimit-{name}-remaining"), level);
+                put(&format!("anthropic-ratelimit-{name}-reset"), now.plus_ms(full_in_ms).to_rfc3339());
+            }
+            Dialect::OpenAi | Dialect::Gemini => {
+                put(&format!("x-ratelimit-limit-{name}"), limit.to_string());
+                put(&format!("x-ratelimit-remaining-{name}"), level);
+                put(&format!("x-ratelimit-reset-{name}"), span(full_in_ms));
+            }
+        }
+    }
+    if !limited.is_empty() {
+        // draft-ietf-httpapi-ratelimit-headers-09: a policy's quota and window, and what is left.
+        let policies: Vec<String> = limited.iter().map(|(name, limit, _)| format!("\"{name}\";q={limit};w=60")).collect();
+        let levels: Vec<String> = limited
+            .iter()
+            .map(|(name, limit, level)| {
+                let seconds = ((limit - level).max(0).saturating_mul(60) / limit).max(0);
+                format!("\"{name}\";r={};t={seconds}", (*level).max(0))
+            })
+            .collect();
+        put("ratelimit-policy", policies.join(", "));
+        put("ratelimit", levels.join(", "));
+    }
+    out
+}
+
+/// A time span in OpenAI's form: `6m0s`, `1s`, `17ms`.
+fn span(ms: i64) -> String {
+    match ms {
+        0..1_000 => format!("{ms}ms"),
+        1_000..60_000 => format!("{}.{:03}s", ms / 1_000, ms % 1_000).replace(".000s", "s"),
+        _ => format!("{}m{}s", ms / 60_000, ms % 60_000 / 1_000),
+    }
+}
+
+/// Puts our headers into an answer that is about to leave.
+pub fn mark_answer(head: &mut ResponseHeader, exchange: &Exchange) -> Result<()> {
+    let id = &exchange.subject.request_id;
+    for name in ["x-request-id", "request-id"] {
+        if let Some(theirs) = head.remove_header(name) {
+            head.insert_header("x-upstream-request-id", theirs)?;
+        }
+    }
+    head.insert_header("x-request-id", id.as_str())?;
+    if exchange.dialect == Dialect::Anthropic {
+        head.insert_header("request-id", id.as_str())?;
+    }
+    for (name, value) in quota_headers(&exchange.grant.standings, exchange.dialect, UnixMs::now()) {
+        head.insert_header(name, value)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_read_as_openai_writes_them() {
+        assert_eq!(span(17), "17ms");
+        assert_eq!(span(1_000), "1s");
+        assert_eq!(span(1_500), "1.500s");
+        assert_eq!(span(360_000), "6m0s");
+    }
+
+    #[test]
+    fn the_base_path_goes_before_and_the_key_goes_out() {
+        let target = |base: &str, path: &str| {
+            let mut head = RequestHeader::build("POST", path.as_bytes(), None).unwrap();
+            rewrite_target(&mut head, base).unwrap();
+            String::from_utf8(head.raw_path().to_vec()).unwrap()
+        };
+        assert_eq!(target("/openai", "/v1/chat?a=1&key=secret"), "/openai/v1/chat?a=1");
+        assert_eq!(target("/api/v1", "/v1/chat"), "/api/v1/chat");
+        assert_eq!(target("", "/v1beta/models/x:y?key=secret"), "/v1beta/models/x:y");
+        assert_eq!(target("", "/v1/models"), "/v1/models");
+    }
+}

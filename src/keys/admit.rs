@@ -115,7 +115,8 @@ mod tests {
 
     #[test]
     fn each_fault_has_its_own_denial() {
-        let broken: [(Denied, fn(&mut KeyRecord)); 6] = [
+        type Change = fn(&mut KeyRecord);
+        let broken: [(Denied, Change); 6] = [
             (Denied::Deleted, |k| k.deleted = true),
             (Denied::Disabled, |k| k.active = false),
             (Denied::Expired, |k| k.expires_at = Some(NOW)),

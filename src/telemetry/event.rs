@@ -1,0 +1,254 @@
+//! Events: what is worth a log line and a metric. Each is a struct whose `emit` does both, so that
+//! the two cannot part.
+//!
+//! Levels by what an operator must do: `error` means data was lost or someone must act, `warn` that
+//! something failed and was recovered from, `info` that the process changed its state.
+
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::access_log::{AccessLine, AccessLog};
+use super::label::{Flag, StoreOp, UpstreamOutcome};
+use super::metrics::{Metrics, PoolMetrics};
+use crate::metering::Usage;
+
+/// An exchange has ended, one way or another.
+#[derive(Debug)]
+pub struct ExchangeEnded<'a> {
+    pub took: Duration,
+    pub first_byte: Option<Duration>,
+    /// What was used and where, where the exchange was metered.
+    pub used: Option<(&'a Usage, &'a PoolMetrics)>,
+    /// Tokens beyond the hold.
+    pub debt_tokens: i64,
+    pub flags: &'a [Flag],
+    pub line: AccessLine,
+}
+
+impl ExchangeEnded<'_> {
+    /// The access log is its log line.
+    pub fn emit(self, metrics: &Metrics, access_log: Option<&AccessLog>) {
+        let ExchangeEnded { line, .. } = self;
+        metrics.exchange(&line.method, line.status, self.took, self.first_byte);
+        if let Some((usage, pool)) = self.used {
+            pool.used(usage, line.cost_nano);
+        }
+        metrics.debt(self.debt_tokens);
+        for flag in self.flags {
+            metrics.flag(*flag);
+        }
+        if let Some(access_log) = access_log {
+            access_log.write(line);
+        }
+    }
+}
+
+/// An exchange was turned away. Its line is the access log's: refusals come in floods.
+#[derive(Debug)]
+pub struct Refused {
+    /// The error code the caller saw.
+    pub kind: &'static str,
+}
+
+impl Refused {
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.refused(self.kind);
+    }
+}
+
+/// An attempt at a peer has ended.
+#[derive(Debug)]
+pub struct AttemptEnded<'a> {
+    pub pool: &'a str,
+    pub peer: &'a str,
+    pub request_id: &'a str,
+    pub outcome: UpstreamOutcome,
+    /// Our own words, or a status: never the upstream's text.
+    pub detail: &'a str,
+}
+
+impl AttemptEnded<'_> {
+    pub fn emit(&self, metrics: &PoolMetrics) {
+        metrics.attempt(self.outcome);
+        let AttemptEnded {
+            pool,
+            peer,
+            request_id,
+            outcome,
+            detail,
+        } = self;
+        match outcome {
+            UpstreamOutcome::Ok | UpstreamOutcome::Refused => {}
+            UpstreamOutcome::Credential => log::error!(
+                "peer {peer} of pool {pool} rejects our credential or has no quota left: {detail} (request {request_id})"
+            ),
+            _ => log::warn!(
+                "peer {peer} of pool {pool} failed: {outcome:?} {detail} (request {request_id})"
+            ),
+        }
+    }
+}
+
+/// A peer has left the rotation, or is back in it.
+#[derive(Debug)]
+pub struct PeerHealth<'a> {
+    pub pool: &'a str,
+    pub peer: &'a str,
+    pub healthy: bool,
+}
+
+impl PeerHealth<'_> {
+    pub fn emit(&self, metrics: &Metrics) {
+        let PeerHealth {
+            pool,
+            peer,
+            healthy,
+        } = self;
+        metrics.peer_health(pool, peer, *healthy);
+        if *healthy {
+            log::info!("peer {peer} of pool {pool} is in rotation");
+        } else {
+            log::warn!("peer {peer} of pool {pool} is out of rotation");
+        }
+    }
+}
+
+/// A store step on the way of an exchange has ended.
+#[derive(Debug)]
+pub struct StoreStep<E> {
+    pub op: StoreOp,
+    pub took: Duration,
+    pub failure: Option<E>,
+}
+
+impl<E: Display> StoreStep<E> {
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.store_step(self.op, self.took, self.failure.is_none());
+        let op = self.op;
+        match (&self.failure, op) {
+            (None, _) => {}
+            // A settlement that fails leaves usage unbooked until its lease ends.
+            (Some(error), StoreOp::Settle) => log::error!("store step {op:?} failed: {error}"),
+            (Some(error), _) => log::warn!("store step {op:?} failed: {error}"),
+        }
+    }
+}
+
+/// Leases ran out before their exchanges settled.
+#[derive(Debug)]
+pub struct LeasesExpired {
+    pub count: usize,
+}
+
+impl LeasesExpired {
+    pub fn emit(&self, metrics: &Metrics) {
+        for _ in 0..self.count {
+            metrics.flag(Flag::Expired);
+        }
+        if self.count > 0 {
+            log::warn!(
+                "{} reservations were resolved because their leases ran out",
+                self.count
+            );
+        }
+    }
+}
+
+/// An upstream reported a usage that cannot be.
+#[derive(Debug)]
+pub struct UsageCapped<'a> {
+    pub request_id: &'a str,
+    pub model: &'a str,
+    pub reported: i64,
+    pub cap: i64,
+}
+
+impl UsageCapped<'_> {
+    /// The metric is the exchange's own flag, [`Flag::Capped`].
+    pub fn emit(&self) {
+        let UsageCapped {
+            request_id,
+            model,
+            reported,
+            cap,
+        } = self;
+        log::warn!(
+            "{reported} tokens were reported for {model:?}, capped at {cap} (request {request_id})"
+        );
+    }
+}
+
+/// A sign-in or a token was refused.
+#[derive(Debug)]
+pub struct LoginRefused {
+    pub from: Option<IpAddr>,
+    /// Our own words.
+    pub cause: &'static str,
+}
+
+impl LoginRefused {
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.login_failed();
+        match self.from {
+            Some(from) => log::warn!("admin access from {from} refused: {}", self.cause),
+            None => log::warn!("admin access refused: {}", self.cause),
+        }
+    }
+}
+
+/// The configuration was read again.
+#[derive(Debug)]
+pub struct Reloaded<'a> {
+    /// Why it was refused, where it was.
+    pub faults: Option<&'a str>,
+}
+
+impl Reloaded<'_> {
+    pub fn emit(&self) {
+        match self.faults {
+            None => log::info!("configuration reloaded"),
+            Some(faults) => log::error!("configuration not reloaded, the old one stays: {faults}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ended_exchange_is_counted_once_everywhere() {
+        let metrics = Metrics::new().unwrap();
+        let pool = metrics.pool("p");
+        let usage = Usage {
+            input_tokens: 3,
+            output_tokens: 2,
+            ..Usage::default()
+        };
+        let ended = ExchangeEnded {
+            took: Duration::from_millis(3),
+            first_byte: None,
+            used: Some((&usage, &pool)),
+            debt_tokens: 1,
+            flags: &[Flag::Estimated],
+            line: AccessLine {
+                method: String::from("POST"),
+                status: 200,
+                cost_nano: 500_000_000,
+                ..AccessLine::default()
+            },
+        };
+        ended.emit(&metrics, None);
+        let text = metrics.render().unwrap();
+        for line in [
+            r#"relay_requests_total{method="POST",status="200"} 1"#,
+            r#"relay_tokens_total{kind="output",pool="p"} 2"#,
+            r#"relay_cost_usd_total{pool="p"} 0.5"#,
+            r#"quota_exchanges_flagged_total{flag="estimated"} 1"#,
+            "quota_debt_tokens_total 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}");
+        }
+    }
+}

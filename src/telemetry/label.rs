@@ -1,0 +1,88 @@
+//! What metrics are told apart by: closed sets, so that no caller can make a series.
+
+/// The methods that have a label of their own; the last one stands for all others, so that a client
+/// cannot make labels.
+pub(super) const METHODS: [&str; 8] = [
+    "GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "OTHER",
+];
+/// Statuses 100..=599, and a slot for exchanges that ended before an answer was begun (`0`).
+pub(super) const STATUS_SLOTS: usize = 501;
+
+/// The kinds of tokens that are counted; all but the first two lie inside those.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    Input,
+    Output,
+    Cached,
+    CacheWrite,
+    Reasoning,
+}
+
+pub(super) const TOKEN_KINDS: [&str; 5] = ["input", "output", "cached", "cache_write", "reasoning"];
+
+/// What is remarkable in the figures of an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flag {
+    /// No usage was reported.
+    Estimated,
+    /// The report was absurd.
+    Capped,
+    /// Settled after its lease had run out.
+    Late,
+    /// Its lease ran out unsettled.
+    Expired,
+    ClientDisconnected,
+    /// Cut because a top-up was refused.
+    Cut,
+}
+
+pub(super) const FLAGS: [&str; 6] = [
+    "estimated",
+    "capped",
+    "late",
+    "expired",
+    "client_disconnected",
+    "cut",
+];
+
+/// A step of the store whose time is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreOp {
+    Lookup,
+    Reserve,
+    TopUp,
+    Renew,
+    Settle,
+    Refusal,
+}
+
+pub(super) const STORE_OPS: [&str; 6] =
+    ["lookup", "reserve", "top_up", "renew", "settle", "refusal"];
+
+/// How one attempt at a peer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamOutcome {
+    Ok,
+    /// No connection.
+    Connect,
+    Timeout,
+    /// It answered with a client error (400–499, save for the next two).
+    Refused,
+    TooManyRequests,
+    /// It rejected our credential, or our account there is empty.
+    Credential,
+    ServerError,
+    /// The answer broke off.
+    Broken,
+}
+
+pub(super) const UPSTREAM_OUTCOMES: [&str; 8] = [
+    "ok",
+    "connect",
+    "timeout",
+    "refused",
+    "too_many_requests",
+    "credential",
+    "server_error",
+    "broken",
+];

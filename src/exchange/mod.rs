@@ -149,6 +149,11 @@ impl Exchange {
         self.status
     }
 
+    /// Whether any of the answer's body has passed.
+    pub fn body_has_begun(&self) -> bool {
+        self.body_begun
+    }
+
     /// Whether the answer's body is read for usage.
     pub fn is_metered(&self) -> bool {
         self.endpoint.generates()

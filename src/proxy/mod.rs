@@ -1,1 +1,361 @@
-//! The Pingora shell: each callback of the proxy phase, and nothing that decides.
+//! The Pingora shell: one callback per phase, each a few lines, and nothing that decides.
+//!
+//! | phase | file |
+//! |---|---|
+//! | `request_filter` | `facts` (head), `entry` (body, then the exchange is opened), `local` (answered here), `relay` |
+//! | `upstream_peer` | `peer` |
+//! | `upstream_request_filter` | `headers` |
+//! | `request_body_filter` | `body` |
+//! | `fail_to_connect`, `error_while_proxy`, `upstream_response_filter` | `retry` |
+//! | `response_filter` | `headers`; the exchange chooses its meter |
+//! | `response_body_filter` | the exchange's meter; `cut` |
+//! | `fail_to_proxy` | `reply` |
+//! | `logging` | `finish`: the exchange is closed, one line and its metrics |
+
+mod body;
+mod cut;
+mod entry;
+mod facts;
+mod finish;
+mod headers;
+mod local;
+mod models;
+mod peer;
+mod relay;
+mod reply;
+mod retry;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+use uuid::Uuid;
+
+use crate::exchange::{Desk, Exchange, Refusal, Verdict};
+use crate::keys::KeyRecord;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::Metrics;
+
+use body::{Body, Budget, Share};
+use cut::Cutting;
+use entry::Next;
+use facts::Facts;
+
+pub use local::SelfService;
+
+/// The proxy service.
+pub struct Edge {
+    desk: Arc<Desk>,
+    metrics: Arc<Metrics>,
+    access_log: Option<Arc<AccessLog>>,
+    draining: Arc<AtomicBool>,
+    addresses: peer::Addresses,
+    budget: Arc<Budget>,
+    models: models::ModelLists,
+    self_service: Arc<dyn SelfService>,
+}
+
+impl Edge {
+    pub fn new(
+        desk: Arc<Desk>,
+        metrics: Arc<Metrics>,
+        access_log: Option<Arc<AccessLog>>,
+        draining: Arc<AtomicBool>,
+        self_service: Arc<dyn SelfService>,
+    ) -> Self {
+        Edge {
+            desk,
+            metrics,
+            access_log,
+            draining,
+            addresses: peer::Addresses::default(),
+            budget: Budget::new(),
+            models: models::ModelLists::default(),
+            self_service,
+        }
+    }
+}
+
+impl std::fmt::Debug for Edge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Edge").finish_non_exhaustive()
+    }
+}
+
+/// What the phases of one request share.
+pub struct Ctx {
+    id: Uuid,
+    started: Instant,
+    facts: Option<Box<Facts>>,
+    /// Known since the key was found; a refusal moves its error counts.
+    key: Option<Arc<KeyRecord>>,
+    model: Option<String>,
+    body: Body,
+    share: Option<Share>,
+    request_size: usize,
+    exchange: Option<Exchange>,
+    /// `include_usage` was asked for in the client's place: its chunk is taken out of the answer.
+    strip_usage_chunk: bool,
+    /// The last attempt failed on a stale pooled connection: the same peer is tried again.
+    same_peer_again: bool,
+    cutting: Cutting,
+    /// Status and code of what was answered here.
+    refused: Option<(u16, &'static str)>,
+    client_gone: relay::ClientGone,
+    /// The exchange lives in an inner request; nothing is left to log here.
+    relayed: bool,
+}
+
+impl Ctx {
+    fn new() -> Self {
+        Ctx {
+            id: Uuid::now_v7(),
+            started: Instant::now(),
+            facts: None,
+            key: None,
+            model: None,
+            body: Body::Passing,
+            share: None,
+            request_size: 0,
+            exchange: None,
+            strip_usage_chunk: false,
+            same_peer_again: false,
+            cutting: Cutting::default(),
+            refused: None,
+            client_gone: relay::ClientGone::default(),
+            relayed: false,
+        }
+    }
+
+    fn request_id(&self) -> String {
+        self.id.simple().to_string()
+    }
+}
+
+impl Edge {
+    /// Answers a refusal in the dialect of the path, then takes what the client still sends.
+    async fn refuse(&self, session: &mut Session, ctx: &mut Ctx, refusal: &Refusal) -> Result<()> {
+        let (dialect, chinese) =
+            ctx.facts.as_ref().map_or((crate::metering::Dialect::OpenAi, false), |f| (f.dialect, f.chinese));
+        let id = ctx.request_id();
+        let reply = reply::Reply::new(refusal, dialect, &id, chinese);
+        ctx.refused = Some((reply.status, refusal.code()));
+        let extra = self.extra_headers(ctx, refusal);
+        if !session.as_mut().is_body_done() {
+            session.set_keepalive(None);
+        }
+        reply.send(session, &id, &extra).await?;
+        body::drain(session).await;
+        Ok(())
+    }
+
+    fn extra_headers(&self, ctx: &Ctx, refusal: &Refusal) -> Vec<(String, String)> {
+        let mut extra = match refusal {
+            Refusal::QuotaExceeded(shortage) | Refusal::RateLimited(shortage) => {
+                let dialect = ctx.facts.as_ref().map_or(crate::metering::Dialect::OpenAi, |f| f.dialect);
+                headers::quota_headers(&[shortage.standing], dialect, crate::time::UnixMs::now())
+            }
+            _ => Vec::new(),
+        };
+        if ctx.facts.as_ref().is_some_and(|f| f.dialect == crate::metering::Dialect::Anthropic) {
+            extra.push(("request-id".to_owned(), ctx.request_id()));
+        }
+        let origin = ctx.facts.as_ref().and_then(|f| f.caller.origin.as_deref());
+        extra.extend(local::cors_headers(&self.desk.live.load().config.edge, origin));
+        extra
+    }
+
+    /// An error of ours in Pingora's terms; the cause is told by `fail_to_proxy`.
+    fn no_peer() -> Box<Error> {
+        Error::explain(ErrorType::ConnectNoRoute, "no peer is left to try").into_up()
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Edge {
+    type CTX = Box<Ctx>;
+
+    fn new_ctx(&self) -> Self::CTX {
+        Box::new(Ctx::new())
+    }
+
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    fn allow_spawning_subrequest(&self, session: &Session, _ctx: &Self::CTX) -> bool {
+        session.subrequest_ctx.is_none()
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
+        if let Some(boarded) = relay::board(session) {
+            *ctx = boarded;
+            relay::prime(session).await?;
+            return Ok(false);
+        }
+        match self.enter(session, ctx).await {
+            Ok(Next::Forward) => Ok(false),
+            Ok(Next::Answered) => Ok(true),
+            Ok(Next::Relay { drain }) => {
+                let inner = std::mem::replace(ctx, Box::new(Ctx::new()));
+                ctx.relayed = true;
+                relay::run(session, inner, drain).await.map(|()| true)
+            }
+            Err(refusal) => self.refuse(session, ctx, &refusal).await.map(|()| true),
+        }
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Self::CTX) -> Result<Box<HttpPeer>> {
+        let again = std::mem::take(&mut ctx.same_peer_again);
+        let exchange = ctx.exchange.as_mut().ok_or_else(Self::no_peer)?;
+        let peer = exchange.attempt(crate::time::UnixMs::now(), again).ok_or_else(Self::no_peer)?;
+        let address = self.addresses.of(&peer, exchange.attempts()).await.map_err(|fault| {
+            log::warn!("a peer's name leads nowhere: {}", fault.0);
+            retry::book_failure(exchange);
+            let mut error = Error::explain(ErrorType::ConnectNoRoute, "the peer's name leads nowhere").into_up();
+            error.set_retry(retry::wants_another(exchange, Some(crate::config::RetryOn::Connect)));
+            error
+        })?;
+        let longest = self.desk.live.load().config.edge.request_timeout;
+        Ok(Box::new(peer::http_peer(&peer, &exchange.route.pool.config, address, longest)))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        upstream_request: &mut RequestHeader,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
+        ctx.body.attempt_begins();
+        let length = ctx.body.length();
+        let exchange = ctx.exchange.as_mut().ok_or_else(Self::no_peer)?;
+        exchange.sent();
+        let dialect = exchange.dialect;
+        let peer = exchange.peer().ok_or_else(Self::no_peer)?;
+        headers::to_upstream(upstream_request, peer, dialect, length)
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
+        let came = body.as_ref().map_or(0, Bytes::len);
+        if !matches!(ctx.body, Body::Held(_)) {
+            ctx.request_size += came;
+            let limit = self.desk.live.load().config.edge.max_upload;
+            if ctx.request_size > limit {
+                return Error::e_explain(ErrorType::HTTPStatus(413), "the upload is too large").map_err(Error::into_down);
+            }
+        }
+        ctx.body.outgoing(body, end_of_stream);
+        Ok(())
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Self::CTX,
+        mut e: Box<Error>,
+    ) -> Box<Error> {
+        let again = ctx.exchange.as_ref().is_some_and(|exchange| {
+            retry::book_failure(exchange);
+            self.attempt_failed(exchange, &e);
+            retry::wants_another(exchange, Some(crate::config::RetryOn::Connect))
+        });
+        e.set_retry(again);
+        e
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        e: Box<Error>,
+        ctx: &mut Self::CTX,
+        client_reused: bool,
+    ) -> Box<Error> {
+        self.after_failure(session, e, ctx, client_reused)
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _session: &mut Session,
+        upstream_response: &mut ResponseHeader,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
+        let Some(exchange) = ctx.exchange.as_ref() else { return Ok(()) };
+        retry::judge(exchange, upstream_response)
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        upstream_response: &mut ResponseHeader,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
+        if upstream_response.status.is_informational() {
+            return Ok(());
+        }
+        self.answer_begins(session, upstream_response, ctx)
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Self::CTX,
+    ) -> Result<Option<Duration>> {
+        if ctx.cutting.is_cut() {
+            *body = None;
+            return ctx.cutting.swallow().map(|()| None);
+        }
+        let Some(exchange) = ctx.exchange.as_mut() else { return Ok(None) };
+        let chunk = body.clone().unwrap_or_default();
+        match exchange.passes(&chunk, end_of_stream) {
+            Verdict::Forward => {}
+            Verdict::Replace(bytes) => *body = (!bytes.is_empty()).then_some(bytes),
+            Verdict::Cut => *body = Some(ctx.cutting.cut(exchange)),
+        }
+        Ok(None)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Self::CTX) -> FailToProxy {
+        let error_code = self.answer_failure(session, e, ctx).await;
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Self::CTX) {
+        if !ctx.relayed {
+            self.finish(session, e, ctx).await;
+        }
+    }
+
+    /// Every failure has its own event; Pingora's line would repeat it with the raw target in it.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Self::CTX, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Self::CTX,
+        _error: &Error,
+        _context: pingora::proxy::ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+
+    fn request_summary(&self, _session: &Session, ctx: &Self::CTX) -> String {
+        ctx.request_id()
+    }
+}

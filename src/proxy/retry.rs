@@ -1,6 +1,7 @@
 //! What a failed attempt means: for the peer's health, for another attempt, and for the client.
 
-use pingora::{Error, ErrorSource, ErrorType};
+use pingora::http::ResponseHeader;
+use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use crate::config::RetryOn;
 use crate::exchange::{Exchange, Refusal};
@@ -54,4 +55,33 @@ pub fn refusal(error: &Error) -> Option<Refusal> {
         _ if *error.esource() == ErrorSource::Upstream => Refusal::UpstreamUnavailable,
         _ => Refusal::Internal,
     })
+}
+
+/// Judges an upstream's head while the answer can still be given by another peer. A rejected
+/// credential is ours to answer for: its text never reaches a client (SPEC section 3, step 4).
+pub fn judge(exchange: &Exchange, head: &ResponseHeader) -> Result<()> {
+    let status = head.status.as_u16();
+    let another = match status {
+        401 | 403 => true,
+        429 => {
+            rest_as_told(exchange, head);
+            wants_another(exchange, Some(RetryOn::TooManyRequests))
+        }
+        500..=599 => wants_another(exchange, Some(RetryOn::ServerError)),
+        _ => false,
+    };
+    if !another {
+        return Ok(());
+    }
+    let mut error = Error::explain(ErrorType::HTTPStatus(status), "the peer cannot serve").into_up();
+    error.set_retry(exchange.may_try_another());
+    Err(error)
+}
+
+/// `Retry-After` in seconds (RFC 9110 section 10.2.3), at most a minute: the peer rests that long.
+fn rest_as_told(exchange: &Exchange, head: &ResponseHeader) {
+    let seconds = head.headers.get("retry-after").and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<i64>().ok());
+    if let (Some(seconds), Some(peer)) = (seconds, exchange.peer()) {
+        peer.health.rest(UnixMs::now().plus_ms(seconds.clamp(0, 60) * 1_000));
+    }
 }

@@ -72,7 +72,7 @@ impl Pools {
         let mut fault = RouteFault::NoPoolForModel;
         for pool in self.pools.iter().filter(|pool| allowed(&pool.config.name)) {
             let alias = pool.config.aliases.get(model);
-            let known = alias.is_some() || pool.models.iter().any(|glob| glob.is_match(model));
+            let known = alias.is_some() || pool.serves(model);
             if !known {
                 continue;
             }
@@ -108,6 +108,11 @@ impl Pool {
             turn: AtomicU64::new(0),
             config,
         }
+    }
+
+    /// Whether one of the pool's globs covers this model.
+    pub fn serves(&self, model: &str) -> bool {
+        self.models.iter().any(|glob| glob.is_match(model))
     }
 
     /// The next peer for an exchange that has tried those for which `tried` is true.

@@ -1,0 +1,167 @@
+//! The front door: from a head to an open exchange, or to an answer given here.
+
+use bytes::Bytes;
+use pingora::proxy::Session;
+
+use super::body::{self, Body, Bounds, Share};
+use super::facts::Facts;
+use super::{Ctx, Edge};
+use crate::config::{Config, OnClientGone};
+use crate::exchange::plan::Demand;
+use crate::exchange::{Identity, OpenRequest, Refusal};
+use crate::metering::Endpoint;
+use crate::metering::request::{Edits, RequestFacts, include_usage_missing, read_request, splice};
+use crate::time::UnixMs;
+
+/// What becomes of a request that was not refused.
+#[derive(Debug)]
+pub enum Next {
+    Forward,
+    /// It was answered here.
+    Answered,
+    /// It goes on in an inner request; `drain`: to its end, whoever listens.
+    Relay { drain: bool },
+}
+
+/// A body as far as it was read.
+struct Read {
+    request: Option<RequestFacts>,
+    model: Option<String>,
+    /// The whole body, where it is here.
+    whole: Option<Bytes>,
+    replays: bool,
+}
+
+impl Edge {
+    /// Reads the head and the body, opens the exchange, edits the body. Not cancel safe.
+    pub(super) async fn enter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Next, Refusal> {
+        let live = self.desk.live.load_full();
+        let config = &live.config;
+        let (facts, sound) = Facts::read(session, &config.edge.trusted_proxies);
+        let facts: &Facts = ctx.facts.insert(Box::new(facts));
+        sound?;
+        if self.answer_openly(session, facts, config, ctx.id).await? {
+            return Ok(Next::Answered);
+        }
+        let identity = self.desk.identify(&facts.caller, UnixMs::now()).await?;
+        ctx.key = Some(identity.key.clone());
+        if self.answer_caller(session, facts, &identity, &live, ctx.id).await? {
+            return Ok(Next::Answered);
+        }
+        let mut share = Share::none(&self.budget);
+        let read = read_body(session, facts, config, &mut share, &mut ctx.body).await?;
+        ctx.share = Some(share);
+        ctx.request_size = read.whole.as_ref().map_or(0, Bytes::len);
+        ctx.model.clone_from(&read.model);
+        let endpoint = match &read.request {
+            Some(request) if request.background => Endpoint::Unmetered,
+            _ => facts.endpoint,
+        };
+        let exchange = self.desk.open(open_request(ctx, facts, identity, endpoint, &read)).await?;
+        let whole = read.whole.map(|whole| match &read.request {
+            Some(request) => {
+                let (edited, injected) = edit(whole, request, &exchange);
+                ctx.strip_usage_chunk = injected;
+                edited
+            }
+            None => whole,
+        });
+        if let Some(whole) = whole {
+            ctx.body = if whole.is_empty() { Body::Passing } else { Body::Held(whole) };
+        }
+        let drain = config.quota.on_client_gone == OnClientGone::Drain && exchange.is_metered();
+        let replays = read.replays && !(drain && matches!(ctx.body, Body::Held(_)));
+        ctx.exchange = Some(exchange);
+        self.metrics.exchange_began();
+        Ok(if replays { Next::Forward } else { Next::Relay { drain } })
+    }
+}
+
+fn open_request<'a>(
+    ctx: &Ctx,
+    facts: &'a Facts,
+    identity: Identity,
+    endpoint: Endpoint,
+    read: &'a Read,
+) -> OpenRequest<'a> {
+    let request = read.request.as_ref();
+    OpenRequest {
+        id: ctx.id,
+        identity,
+        caller: &facts.caller,
+        endpoint,
+        dialect: facts.dialect,
+        method: &facts.method,
+        path: &facts.path,
+        model: read.model.as_deref(),
+        end_user: request.and_then(|r| r.end_user.as_deref()),
+        demand: Demand {
+            stream: request.is_some_and(|r| r.stream),
+            input_tokens: request.map_or(0, |r| r.input_tokens),
+            declared_output: request.and_then(|r| r.output_bound),
+            choices: request.map_or(1, |r| r.choices.max(1)),
+        },
+        request_size: i64::try_from(ctx.request_size).unwrap_or(i64::MAX),
+        started: ctx.started,
+    }
+}
+
+/// JSON that is metered is held whole; anything else passes, and is looked into only for its model.
+async fn read_body(
+    session: &mut Session,
+    facts: &Facts,
+    config: &Config,
+    share: &mut Share,
+    body: &mut Body,
+) -> Result<Read, Refusal> {
+    let bounds = Bounds {
+        max_body: config.edge.max_request_body,
+        max_upload: config.edge.max_upload,
+        max_buffered: config.edge.max_buffered,
+        deadline: config.edge.request_timeout,
+    };
+    if !facts.endpoint.is_json() || facts.content_type.starts_with("multipart/") {
+        let peeked =
+            body::peek_upload(session, &bounds, &facts.content_type, facts.expects_continue).await?;
+        *body = peeked.body;
+        let whole = match body {
+            Body::Held(bytes) => Some(bytes.clone()),
+            _ => peeked.whole.clone(),
+        };
+        return Ok(Read { request: None, model: peeked.model, whole, replays: peeked.whole.is_none() });
+    }
+    if session.req_header().headers.contains_key(http::header::CONTENT_ENCODING) {
+        return Err(Refusal::BadRequest {
+            message: "compressed request bodies are not taken; send the JSON as it is".to_owned(),
+            param: None,
+        });
+    }
+    let whole = body::read_whole(session, &bounds, share, facts.expects_continue).await?;
+    let request = read_request(facts.endpoint, &facts.path, &whole.bytes)
+        .map_err(|fault| Refusal::BadRequest { message: fault.message, param: fault.param })?;
+    let model = request.model.clone();
+    Ok(Read { request: Some(request), model, whole: Some(whole.bytes), replays: whole.replays })
+}
+
+/// The three edits of SPEC section 3, step 2; true where `include_usage` was put in.
+fn edit(whole: Bytes, request: &RequestFacts, exchange: &crate::exchange::Exchange) -> (Bytes, bool) {
+    let include_usage = exchange.is_metered() && include_usage_missing(request);
+    let bound = exchange.clamped_bound.filter(|_| exchange.endpoint.takes_output_bound());
+    let field = bound_field(exchange);
+    let edits = Edits {
+        include_usage,
+        output_bound: bound.map(|bound| (field.as_str(), bound)),
+        model: exchange.route.upstream_model.as_deref(),
+    };
+    (splice(whole, request, &edits), include_usage)
+}
+
+/// The field that a clamp adds where the client set no bound (SPEC section 2, `output_bound`).
+fn bound_field(exchange: &crate::exchange::Exchange) -> String {
+    match exchange.endpoint {
+        Endpoint::Responses => "max_output_tokens".to_owned(),
+        Endpoint::Completions | Endpoint::Messages => "max_tokens".to_owned(),
+        Endpoint::GeminiGenerate => "maxOutputTokens".to_owned(),
+        _ => exchange.route.pool.config.output_bound.clone(),
+    }
+}

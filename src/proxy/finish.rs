@@ -1,0 +1,286 @@
+//! The end of a request: failures told to the client, the exchange closed, one line and its metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::header;
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorSource, Result};
+
+use super::{Ctx, Edge, body::Body, cut, headers, local, reply, retry};
+use crate::exchange::{Closed, End, Exchange, RefusedFacts};
+use crate::metering::Usage;
+use crate::quota::Settled;
+use crate::store::UsageEvent;
+use crate::telemetry::access_log::AccessLine;
+use crate::telemetry::event::{AttemptEnded, ExchangeEnded, Refused};
+use crate::telemetry::label::{Flag, UpstreamOutcome};
+use crate::time::UnixMs;
+
+impl Edge {
+    /// The head of the answer is about to leave: the exchange takes note, our headers go in.
+    pub(super) fn answer_begins(&self, session: &Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        let Some(exchange) = ctx.exchange.as_mut() else { return Ok(()) };
+        let strip = ctx.strip_usage_chunk && head.status.is_success();
+        let value = |name| head.headers.get(name).and_then(|v: &http::HeaderValue| v.to_str().ok()).unwrap_or_default();
+        let (kind, encoding) = (value(header::CONTENT_TYPE).to_owned(), value(header::CONTENT_ENCODING).to_owned());
+        exchange.answered(head.status.as_u16(), &kind, &encoding, strip);
+        if strip && head.headers.contains_key(header::CONTENT_LENGTH) {
+            // The body will be shorter than the upstream said.
+            head.remove_header(&header::CONTENT_LENGTH);
+            if session.req_header().version <= http::Version::HTTP_11 {
+                head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+            }
+        }
+        if let Some(peer) = exchange.peer() {
+            if head.status.as_u16() < 500 && head.status.as_u16() != 429 {
+                peer.health.succeeded();
+            }
+            headers::scrub_answer(head, peer);
+        }
+        let origin = ctx.facts.as_ref().and_then(|facts| facts.caller.origin.as_deref());
+        for (name, value) in local::cors_headers(&self.desk.live.load().config.edge, origin) {
+            head.insert_header(name, value)?;
+        }
+        headers::mark_answer(head, exchange)
+    }
+
+    /// Decides after a failed attempt whether there is another one.
+    pub(super) fn after_failure(
+        &self,
+        session: &mut Session,
+        mut e: Box<Error>,
+        ctx: &mut Ctx,
+        connection_was_pooled: bool,
+    ) -> Box<Error> {
+        let Some(exchange) = ctx.exchange.as_ref() else {
+            e.set_retry(false);
+            return e;
+        };
+        let replayable = matches!(ctx.body, Body::Held(_)) || !session.as_ref().retry_buffer_truncated();
+        if *e.esource() == ErrorSource::Downstream || exchange.status() != 0 || !replayable || cut::is_cut(&e) {
+            e.set_retry(false);
+            return e;
+        }
+        e.retry.decide_reuse(connection_was_pooled);
+        let kind = retry::kind(&e);
+        if kind.is_none() && e.retry() && connection_was_pooled {
+            // The peer had closed an idle connection: it never saw this request.
+            ctx.same_peer_again = true;
+            return e;
+        }
+        retry::book_failure(exchange);
+        self.attempt_failed(exchange, &e);
+        let rejected = matches!(e.etype(), pingora::ErrorType::HTTPStatus(401 | 403));
+        e.set_retry(exchange.may_try_another() && (rejected || retry::wants_another(exchange, kind)));
+        e
+    }
+
+    pub(super) fn attempt_failed(&self, exchange: &Exchange, e: &Error) {
+        use crate::config::RetryOn;
+        let outcome = match (retry::kind(e), e.etype()) {
+            (_, pingora::ErrorType::HTTPStatus(401 | 403)) => UpstreamOutcome::Credential,
+            (Some(RetryOn::Connect), _) => UpstreamOutcome::Connect,
+            (Some(RetryOn::Timeout), _) => UpstreamOutcome::Timeout,
+            (Some(RetryOn::TooManyRequests), _) => UpstreamOutcome::TooManyRequests,
+            (Some(RetryOn::ServerError), _) => UpstreamOutcome::ServerError,
+            (None, _) => UpstreamOutcome::Broken,
+        };
+        let pool = exchange.route.pool.config.name.as_str();
+        let event = AttemptEnded {
+            pool,
+            peer: exchange.peer().map_or("", |peer| peer.name.as_str()),
+            request_id: &exchange.subject.request_id,
+            outcome,
+            detail: e.etype().as_str(),
+        };
+        event.emit(&self.metrics.pool(pool));
+    }
+
+    /// Tells the client of a failure where that is still possible; answers the status written, or 0.
+    pub(super) async fn answer_failure(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> u16 {
+        if cut::is_cut(e) {
+            // The error event is out; what is missing is the end of the body.
+            if session.write_response_body(None, true).await.is_err() {
+                log::debug!("a cut stream's client was gone");
+            }
+            return 0;
+        }
+        // After a head nothing can be said any more: the connection breaks, so that a truncated
+        // answer does not look like a whole one.
+        if session.response_written().is_some() {
+            return 0;
+        }
+        let Some(refusal) = retry::refusal(e) else { return 0 };
+        let (dialect, chinese) =
+            ctx.facts.as_ref().map_or((crate::metering::Dialect::OpenAi, false), |f| (f.dialect, f.chinese));
+        let id = ctx.request_id();
+        let reply = reply::Reply::new(&refusal, dialect, &id, chinese);
+        ctx.refused = Some((reply.status, refusal.code()));
+        session.set_keepalive(None);
+        if reply.send(session, &id, &[]).await.is_err() {
+            log::debug!("a refused client was gone");
+        }
+        reply.status
+    }
+
+    /// Closes the exchange, or books the refusal; emits the one event of this request.
+    pub(super) async fn finish(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Ctx) {
+        let status = session.response_written().map_or(0, |head| head.status.as_u16());
+        match ctx.exchange.take() {
+            Some(exchange) => self.close(exchange, status, e, ctx).await,
+            None => self.refused(session, status, ctx).await,
+        }
+    }
+
+    async fn close(&self, mut exchange: Exchange, status: u16, e: Option<&Error>, ctx: &Ctx) {
+        let end = self.end_of(&exchange, e, ctx);
+        let code = ctx.refused.map(|(_, code)| code).or((end == End::Cut).then_some("QUOTA_EXCEEDED"));
+        let error = code.map(|code| (code, e.map_or("", |e| e.etype().as_str())));
+        let must_count = exchange.must_count_text();
+        let ((settlement, capped), exchange) = if must_count {
+            let error = error.map(|(code, text)| (code, text.to_owned()));
+            let counted = tokio::task::spawn_blocking(move || {
+                let error = error.as_ref().map(|(code, text)| (*code, text.as_str()));
+                (exchange.settlement(end, error), exchange)
+            });
+            // A panic in there dropped the exchange, and its drop has settled it.
+            let Ok(counted) = counted.await else { return };
+            counted
+        } else {
+            (exchange.settlement(end, error), exchange)
+        };
+        let closed = exchange.settle(settlement, capped).await;
+        self.metrics.exchange_ended();
+        self.emit(&exchange, closed, status, code, ctx);
+    }
+
+    fn end_of(&self, exchange: &Exchange, e: Option<&Error>, ctx: &Ctx) -> End {
+        let gone = ctx.client_gone.load(Ordering::Acquire);
+        match e {
+            _ if ctx.cutting.is_cut() => End::Cut,
+            Some(e) if *e.esource() == ErrorSource::Downstream => End::ClientGone,
+            Some(_) if gone => End::ClientGone,
+            Some(_) if exchange.body_has_begun() => End::UpstreamBroke,
+            Some(_) => End::Failed,
+            None => End::Answered,
+        }
+    }
+
+    fn emit(&self, exchange: &Exchange, closed: Closed, status: u16, code: Option<&'static str>, ctx: &Ctx) {
+        let Closed { event, settled, capped, attempts } = closed;
+        let mut flags = Vec::new();
+        let mut flag = |is: bool, flag| {
+            if is {
+                flags.push(flag);
+            }
+        };
+        let gone = event.client_disconnected || ctx.client_gone.load(Ordering::Acquire);
+        flag(event.estimated, Flag::Estimated);
+        flag(capped, Flag::Capped);
+        flag(matches!(settled, Some(Settled::Late { .. })), Flag::Late);
+        flag(gone, Flag::ClientDisconnected);
+        flag(ctx.cutting.is_cut(), Flag::Cut);
+        let debt_tokens = match settled {
+            Some(Settled::Applied { debt, .. }) => debt.tokens,
+            _ => 0,
+        };
+        let usage = usage_of(&event);
+        let pool = self.metrics.pool(&exchange.route.pool.config.name);
+        let millis = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+        ExchangeEnded {
+            took: ctx.started.elapsed(),
+            first_byte: event.first_byte_ms.map(millis),
+            used: Some((&usage, &pool)),
+            debt_tokens,
+            flags: &flags,
+            line: AccessLine {
+                time: event.created_at,
+                request_id: event.request_id,
+                key: Some(event.api_key_id),
+                method: event.request_method,
+                path: event.request_path,
+                status,
+                model: event.model,
+                pool: event.pool.map(Arc::from),
+                peer: event.peer.map(Arc::from),
+                attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+                prompt_tokens: event.prompt_tokens,
+                completion_tokens: event.completion_tokens,
+                cached_tokens: event.cached_tokens,
+                cost_nano: event.total_cost_nano,
+                duration_ms: event.response_time_ms,
+                first_byte_ms: event.first_byte_ms,
+                bytes_in: i64::try_from(ctx.request_size).unwrap_or(i64::MAX),
+                bytes_out: event.response_size,
+                code,
+                client_disconnected: gone,
+                estimated: event.estimated,
+                reason: event.reason,
+            },
+        }
+        .emit(&self.metrics, self.access_log.as_deref());
+    }
+
+    async fn refused(&self, session: &Session, status: u16, ctx: &Ctx) {
+        let Some(facts) = ctx.facts.as_deref() else { return };
+        let took = ctx.started.elapsed();
+        let took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
+        let code = ctx.refused.map(|(_, code)| code);
+        if let Some(kind) = code {
+            Refused { kind }.emit(&self.metrics);
+        }
+        if let (Some(key), Some(code)) = (&ctx.key, code) {
+            let refused = RefusedFacts {
+                id: ctx.id,
+                method: &facts.method,
+                path: &facts.path,
+                model: ctx.model.as_deref(),
+                status,
+                code,
+                request_size: i64::try_from(ctx.request_size).unwrap_or(i64::MAX),
+                took_ms,
+            };
+            self.desk.book_refusal(key, refused).await;
+        }
+        let line = AccessLine {
+            time: UnixMs::now(),
+            request_id: ctx.request_id(),
+            key: ctx.key.as_ref().map(|key| key.id),
+            method: facts.method.clone(),
+            path: facts.path.clone(),
+            status,
+            model: ctx.model.clone(),
+            pool: None,
+            peer: None,
+            attempts: 0,
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            cached_tokens: 0,
+            cost_nano: 0,
+            duration_ms: took_ms,
+            first_byte_ms: None,
+            bytes_in: i64::try_from(session.body_bytes_read()).unwrap_or(i64::MAX),
+            bytes_out: i64::try_from(session.body_bytes_sent()).unwrap_or(i64::MAX),
+            code,
+            client_disconnected: false,
+            estimated: false,
+            reason: None,
+        };
+        ExchangeEnded { took, first_byte: None, used: None, debt_tokens: 0, flags: &[], line }
+            .emit(&self.metrics, self.access_log.as_deref());
+    }
+}
+
+fn usage_of(event: &UsageEvent) -> Usage {
+    Usage {
+        input_tokens: event.prompt_tokens,
+        cached_tokens: event.cached_tokens,
+        cache_write_5m_tokens: event.cache_write_tokens,
+        cache_write_1h_tokens: 0,
+        output_tokens: event.completion_tokens,
+        reasoning_tokens: event.reasoning_tokens,
+    }
+}

@@ -18,6 +18,8 @@ use crate::quota::{
 };
 use crate::time::UnixMs;
 
+pub use crate::quota::LostReservation;
+
 pub mod embedded;
 
 /// A step that could not be carried out. Nothing of it has happened, unless the message says so.
@@ -154,15 +156,6 @@ pub struct AuditEntry {
     pub subject: String,
     pub before: Option<Value>,
     pub after: Option<Value>,
-}
-
-/// What becomes of a reservation whose lease ran out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LostReservation {
-    #[default]
-    Charge,
-    Release,
 }
 
 /// The sums that invariants are checked by.

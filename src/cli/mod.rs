@@ -1,1 +1,4 @@
-//! The command line.
+//! The command line: each command a plain function, called by `main`.
+
+pub mod check;
+pub mod prices;

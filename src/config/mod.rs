@@ -1,7 +1,13 @@
 //! The configuration as the running process sees it: checked domain values, no text left to parse.
 //!
-//! `raw` is what was written (serde), `check` turns it into these values and reports every fault at
-//! once with file, line and path.
+//! ```text
+//! file ─ document ─▶ tree with lines ─ section, scalar, env ─▶ check, pools, … ─▶ Config
+//!                          └────────────── every fault at once, with its place ──▶ Faults
+//! ```
+//!
+//! `document` knows YAML and nothing of us; `section` asks the tree field by field and notes what is
+//! wrong; `scalar` makes a value of one text; `check`, `edge`, `storage`, `pools`, `alerts` and
+//! `price_table` name our fields, their defaults and their rules, each once.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,8 +22,27 @@ use crate::metering::price::Price;
 use crate::quota::{Admission, Rates};
 use crate::store::LostReservation;
 
+mod alerts;
+mod check;
+pub mod decimal;
+mod document;
+mod edge;
+mod env;
+mod error;
+mod load;
+mod pools;
+mod price_table;
+mod scalar;
 pub mod secret;
+mod section;
+mod storage;
+mod url;
 
+pub use alerts::{AlertsConfig, SmtpConfig, WebhookConfig, WebhookFormat};
+pub use env::Env;
+pub use error::{Fault, Faults, Notice, Place};
+pub use load::{DEFAULT_FILE, FILE_VARIABLE, Loaded, load, parse};
+pub use price_table::BUILT_IN as BUILT_IN_PRICES;
 pub use secret::SecretText;
 
 /// Everything `serve` needs. Field names are those of the YAML.
@@ -33,6 +58,9 @@ pub struct Config {
     pub prices: Arc<Prices>,
     /// Percent of a quota at which a key raises an alert.
     pub key_thresholds: Vec<u8>,
+    pub alerts: AlertsConfig,
+    /// In the order in which they run.
+    pub plugins: Vec<PluginConfig>,
     pub log: LogConfig,
 }
 
@@ -108,6 +136,8 @@ pub enum OnUnavailable {
 pub struct RedisConfig {
     pub mode: RedisMode,
     pub urls: Vec<SecretText>,
+    /// The name by which Sentinel knows the primary.
+    pub primary: String,
     pub pool_size: usize,
     pub timeout: Duration,
     pub on_unavailable: OnUnavailable,
@@ -243,6 +273,13 @@ impl Prices {
         let glob = self.globs.iter().find(|(glob, _)| glob.is_match(model));
         glob.map_or((self.unknown_model, false), |(_, price)| (*price, true))
     }
+}
+
+/// A plugin and its own configuration, which only the plugin understands.
+#[derive(Clone, Debug)]
+pub struct PluginConfig {
+    pub name: String,
+    pub config: serde_yaml::Value,
 }
 
 #[derive(Clone, Debug)]

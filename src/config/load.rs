@@ -1,0 +1,98 @@
+//! From a file, or none, to a configuration.
+
+use std::path::{Path, PathBuf};
+
+use super::Config;
+use super::check;
+use super::document;
+use super::env::Env;
+use super::error::{Fault, Faults, Notice, Place};
+use super::section::{Field, Report};
+
+/// Names the configuration file where the command line does not.
+pub const FILE_VARIABLE: &str = "QUOTA_PROXY_CONFIG";
+/// Read where nothing names a file, if it is there.
+pub const DEFAULT_FILE: &str = "/etc/quota-proxy/quota-proxy.yaml";
+
+/// A configuration that is right.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub config: Config,
+    /// What an operator should know of it, by line.
+    pub notices: Vec<Notice>,
+    /// The file it came from; `None` for the built-in defaults.
+    pub source: Option<PathBuf>,
+}
+
+/// Loads `path`, else the file that `$QUOTA_PROXY_CONFIG` names, else `DEFAULT_FILE` if it is there,
+/// else the built-in defaults (whose relative paths start at the working directory).
+///
+/// # Errors
+/// Every fault of the file and of the price file it names, by line.
+pub fn load(path: Option<&Path>, env: Env<'_>) -> Result<Loaded, Faults> {
+    load_or_default(path, env, Path::new(DEFAULT_FILE))
+}
+
+fn load_or_default(path: Option<&Path>, env: Env<'_>, default: &Path) -> Result<Loaded, Faults> {
+    let named = || env(FILE_VARIABLE).filter(|name| !name.is_empty());
+    let source = path
+        .map(Path::to_path_buf)
+        .or_else(|| named().map(PathBuf::from))
+        .or_else(|| default.exists().then(|| default.to_path_buf()));
+    let Some(source) = source else {
+        return parse("", "(built-in defaults)", Path::new("."), env);
+    };
+    let file = source.display().to_string();
+    let text = read_file(&source).map_err(|message| {
+        let path = String::from("(file)");
+        let place = Place {
+            file: file.clone(),
+            line: 1,
+            path,
+        };
+        Faults(vec![Fault { place, message }])
+    })?;
+    let folder = match source.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut loaded = parse(&text, &file, folder, env)?;
+    loaded.source = Some(source);
+    Ok(loaded)
+}
+
+/// Reads a configuration from its text. `file` is its name in messages, `folder` where its relative
+/// paths start.
+///
+/// # Errors
+/// Every fault, by line.
+pub fn parse(text: &str, file: &str, folder: &Path, env: Env<'_>) -> Result<Loaded, Faults> {
+    let (root, twice) = document::read(text, file).map_err(|fault| Faults(vec![fault]))?;
+    let report = Report::new(env, folder);
+    report.faults.borrow_mut().extend(twice);
+    let config = check::config(Field::root(&report, file, &root));
+    let mut faults = report.faults.take();
+    // The price file's faults come after those of the file that names it.
+    let order = |place: &Place| (place.file != file, place.line);
+    faults.sort_by(|a, b| order(&a.place).cmp(&order(&b.place)).then(a.cmp(b)));
+    faults.dedup();
+    if !faults.is_empty() {
+        return Err(Faults(faults));
+    }
+    let mut notices = report.notices.take();
+    notices.sort_by(|a, b| order(&a.place).cmp(&order(&b.place)).then(a.cmp(b)));
+    Ok(Loaded {
+        config,
+        notices,
+        source: None,
+    })
+}
+
+/// A file's text, or what is wrong with it.
+pub(super) fn read_file(path: &Path) -> Result<String, String> {
+    let bytes = std::fs::read(path)
+        .map_err(|error| format!("cannot be read ({error}); name a file that is there"))?;
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    String::from_utf8(text.to_vec())
+        .map_err(|_| String::from("is not UTF-8 text; save it as UTF-8"))
+}

@@ -1,0 +1,335 @@
+//! `pools`: which upstream endpoints serve which models, and how.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::scalar::{choice, duration, duration_in, glob, text, url_path, whole};
+use super::secret::SecretText;
+use super::section::{Field, LATER, Section};
+use super::url::endpoint;
+use super::{Balance, HealthCheck, PeerConfig, PoolConfig, RetryOn, Timeouts};
+use crate::metering::Dialect;
+
+/// Reads `pools`.
+pub fn pools(root: &mut Section<'_>) -> Vec<Arc<PoolConfig>> {
+    let fields = root.items("pools");
+    if fields.is_empty() {
+        root.place_of("pools")
+            .notice("there are none: nothing is forwarded, every model is unknown");
+    }
+    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    let mut pools = Vec::new();
+    for field in &fields {
+        let pool = pool(field.section());
+        let path = field.at.path.clone();
+        if let Some(first) = names.get(&pool.name) {
+            let message = format!(
+                "the name {:?} is taken by {first}, expected another",
+                pool.name
+            );
+            field.at.fault(message);
+        } else if !pool.name.is_empty() {
+            names.insert(pool.name.clone(), path);
+        }
+        pools.push(Arc::new(pool));
+    }
+    pools
+}
+
+fn pool(mut section: Section<'_>) -> PoolConfig {
+    let name = section.need("name", "a name of its own for the pool", text);
+    let dialects = &[
+        ("openai", Dialect::OpenAi),
+        ("anthropic", Dialect::Anthropic),
+        ("gemini", Dialect::Gemini),
+    ];
+    let dialect = section.need("dialect", "openai, anthropic or gemini", choice(dialects));
+    let balance = balance(&mut section);
+    let (attempts, retry_on) = retry(&mut section);
+    let (cooldown_failures, cooldown) = cooldown(&mut section);
+    let pool = PoolConfig {
+        name: name.unwrap_or_default(),
+        dialect: dialect.unwrap_or(Dialect::OpenAi),
+        models: section.list("models", Vec::new(), glob),
+        aliases: section.field("aliases").map_or_else(BTreeMap::new, aliases),
+        balance,
+        attempts,
+        retry_on,
+        cooldown_failures,
+        cooldown,
+        health_check: section.field("health_check").map(health_check),
+        output_bound: section.or(
+            "output_bound",
+            String::from("max_completion_tokens"),
+            field_name,
+        ),
+        paths: section.list("paths", Vec::new(), path_glob),
+        timeouts: timeouts(section.section("timeouts")),
+        peers: peers(&mut section, balance),
+    };
+    if section.items("models").is_empty() && section.items("paths").is_empty() {
+        section.missing(
+            "models",
+            "a list of the models it serves, such as [\"gpt-*\"]",
+        );
+    }
+    section.finish();
+    pool
+}
+
+fn balance(section: &mut Section<'_>) -> Balance {
+    let balances = &[
+        ("round_robin", Balance::RoundRobin),
+        ("least_connections", Balance::LeastConnections),
+        ("weighted", Balance::Weighted),
+        ("consistent_hash", Balance::ConsistentHash),
+        ("fallback", Balance::Fallback),
+    ];
+    let balance = section.or("balance", Balance::RoundRobin, choice(balances));
+    if !matches!(balance, Balance::RoundRobin | Balance::Weighted) {
+        section.later("balance");
+    }
+    balance
+}
+
+fn retry(section: &mut Section<'_>) -> (u32, Vec<RetryOn>) {
+    let causes = &[
+        ("connect", RetryOn::Connect),
+        ("429", RetryOn::TooManyRequests),
+        ("timeout", RetryOn::Timeout),
+        ("5xx", RetryOn::ServerError),
+    ];
+    let mut retry = section.section("retry");
+    let attempts = retry.or("attempts", 2, whole(1, 10));
+    let default = vec![RetryOn::Connect, RetryOn::TooManyRequests];
+    let retry_on = retry.list("on", default, choice(causes));
+    if retry_on.iter().any(|cause| *cause != RetryOn::Connect) {
+        retry.later("on");
+    }
+    retry.finish();
+    (attempts, retry_on)
+}
+
+fn cooldown(section: &mut Section<'_>) -> (u32, Duration) {
+    section.later("cooldown");
+    let mut cooldown = section.section("cooldown");
+    let failures = cooldown.or("failures", 3, whole(1, 1_000_000));
+    let rest = cooldown.or("for", Duration::from_secs(30), duration);
+    cooldown.finish();
+    (failures, rest)
+}
+
+fn health_check(field: Field<'_>) -> HealthCheck {
+    field.at.notice(LATER);
+    let mut section = field.section();
+    let path = section.need("path", "a path such as /v1/models", url_path);
+    let check = HealthCheck {
+        path: path.unwrap_or_default(),
+        interval: section.or(
+            "interval",
+            Duration::from_secs(10),
+            duration_in("100ms", "24h"),
+        ),
+    };
+    section.finish();
+    check
+}
+
+fn timeouts(mut section: Section<'_>) -> Timeouts {
+    let timeouts = Timeouts {
+        connect: section.or("connect", Duration::from_secs(3), duration),
+        first_byte: section.or("first_byte", Duration::from_secs(120), duration),
+        idle: section.or("idle", Duration::from_secs(120), duration),
+    };
+    section.finish();
+    timeouts
+}
+
+/// Model names that become others on their way upstream. A chain that comes back to its start is a
+/// fault, told once, at the first of its names.
+fn aliases(field: Field<'_>) -> BTreeMap<String, String> {
+    let named = field.named();
+    let mut aliases = BTreeMap::new();
+    for (from, field) in &named {
+        if let Some(to) = field.value(text) {
+            aliases.insert(String::from(*from), to);
+        }
+    }
+    let mut told: Vec<&str> = Vec::new();
+    for (from, field) in &named {
+        if told.contains(from) {
+            continue;
+        }
+        if let Some(cycle) = cycle(from, &aliases) {
+            let chain = cycle.join(" → ");
+            field.at.fault(format!(
+                "{chain} goes in a circle, expected a model's real name at the end"
+            ));
+            told.extend(
+                named
+                    .iter()
+                    .map(|(name, _)| *name)
+                    .filter(|name| cycle.contains(name)),
+            );
+        }
+    }
+    aliases
+}
+
+fn cycle<'a>(from: &'a str, aliases: &'a BTreeMap<String, String>) -> Option<Vec<&'a str>> {
+    let mut chain = vec![from];
+    let mut at = from;
+    while let Some(to) = aliases.get(at) {
+        chain.push(to);
+        if to == from {
+            return Some(chain);
+        }
+        if chain.len() > aliases.len() + 1 {
+            return None;
+        }
+        at = to;
+    }
+    None
+}
+
+/// The name of a field in a request body.
+fn field_name(name: &str) -> Result<String, String> {
+    let fits = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    (fits && !name.is_empty())
+        .then(|| String::from(name))
+        .ok_or_else(|| {
+            String::from("expected the name of a request field such as max_completion_tokens")
+        })
+}
+
+fn path_glob(path: &str) -> Result<String, String> {
+    glob(path)
+        .ok()
+        .filter(|path| path.starts_with('/'))
+        .ok_or_else(|| String::from("expected a path or a pattern of paths such as /v1/files*"))
+}
+
+fn peers(section: &mut Section<'_>, balance: Balance) -> Vec<PeerConfig> {
+    let fields = section.items("peers");
+    if fields.is_empty() {
+        section.missing(
+            "peers",
+            "at least one, such as [{url: https://api.openai.com}]",
+        );
+    }
+    let made = fields
+        .iter()
+        .filter_map(|field| peer(field.section(), balance));
+    made.collect()
+}
+
+fn peer(mut section: Section<'_>, balance: Balance) -> Option<PeerConfig> {
+    let url = match section.field("url") {
+        // What is wrong may be a password in the URL.
+        Some(field) if may_hold_secret(&field) => field.hidden(endpoint),
+        Some(field) => field.value(endpoint),
+        None => {
+            section.missing("url", "a URL such as https://api.openai.com");
+            None
+        }
+    };
+    if let (Some(url), Some(field)) = (&url, section.field("url"))
+        && url.path.ends_with("/v1")
+    {
+        field.at.notice(
+            "ends in /v1, and so do the paths of clients: requests go to /v1/v1/…; \
+             take it out unless that is meant",
+        );
+    }
+    let weight = section.or("weight", 1, whole(1, 1_000_000));
+    let uses_weight = !matches!(balance, Balance::RoundRobin | Balance::Fallback);
+    if let Some(field) = section
+        .field("weight")
+        .filter(|_| weight > 1 && !uses_weight)
+    {
+        field
+            .at
+            .fault("has no effect with this balance; set balance: weighted, or take it out");
+    }
+    let credential = section
+        .field("credential")
+        .and_then(|field| field.hidden(credential))
+        .flatten();
+    let headers = section.field("headers").map_or_else(Vec::new, headers);
+    section.later("account");
+    let account = section.get("account", text);
+    section.finish();
+    let url = url?;
+    Some(PeerConfig {
+        tls: url.tls,
+        host: url.host,
+        port: url.port,
+        base_path: url.path,
+        credential,
+        headers,
+        weight,
+        account,
+    })
+}
+
+fn may_hold_secret(field: &Field<'_>) -> bool {
+    use super::document::Value;
+    matches!(&field.node.value, Value::Scalar { text, .. } if text.contains(['@', '?', '#']))
+}
+
+/// A provider's secret, as it can stand in a header; an empty one is none.
+fn credential(text: &str) -> Result<Option<SecretText>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if text.chars().all(|c| c.is_ascii_graphic()) {
+        return Ok(Some(SecretText::new(text)));
+    }
+    Err(String::from(
+        "expected a credential without spaces, line breaks or letters beyond ASCII",
+    ))
+}
+
+fn headers(field: Field<'_>) -> Vec<(String, SecretText)> {
+    let mut headers = Vec::new();
+    for (name, field) in field.named() {
+        if let Err(expected) = header_name(name) {
+            field.at.fault(expected);
+            continue;
+        }
+        if let Some(value) = field.hidden(header_value) {
+            headers.push((name.to_ascii_lowercase(), value));
+        }
+    }
+    headers
+}
+
+fn header_name(name: &str) -> Result<(), &'static str> {
+    // RFC 9110, section 7.6.1: these belong to one connection, and the proxy writes them itself.
+    const OWN: [&str; 9] = [
+        "connection",
+        "content-length",
+        "host",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "proxy-connection",
+    ];
+    if OWN.contains(&name.to_ascii_lowercase().as_str()) {
+        return Err("is written by the proxy itself; take it out");
+    }
+    match name.parse::<http::HeaderName>() {
+        Ok(_) => Ok(()),
+        Err(_) => Err("is no name of a header, expected one such as x-org"),
+    }
+}
+
+fn header_value(text: &str) -> Result<SecretText, String> {
+    match http::HeaderValue::from_str(text) {
+        Ok(_) => Ok(SecretText::new(text)),
+        Err(_) => Err(String::from("expected one line of visible text")),
+    }
+}

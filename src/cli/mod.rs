@@ -1,4 +1,5 @@
-//! The command line: each command a plain function, called by `main`.
+//! The command line.
 
 pub mod check;
+pub mod fake_upstream;
 pub mod prices;

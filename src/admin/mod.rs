@@ -1,1 +1,4 @@
 //! The admin service on the side port.
+
+pub mod bind;
+pub mod listen;

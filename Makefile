@@ -1,2 +1,48 @@
-build:
-	cargo build --release
+# The two commands of README: `make run` and `make test`. Both install what they lack (Debian).
+
+CARGO ?= cargo
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: run build test lint bench soak tools test-tools clean
+
+run: build
+	exec target/release/quota-proxy demo
+
+build: tools
+	$(CARGO) build --release --locked
+
+test: tools test-tools
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked --document-private-items
+	$(CARGO) test --locked
+
+lint: tools
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+
+bench: tools
+	$(CARGO) bench --locked
+
+soak: tools test-tools
+	QUOTA_PROXY_SOAK=1 $(CARGO) test --release --locked -- --include-ignored
+
+tools:
+	@command -v cargo >/dev/null || { echo "Rust is missing: see https://rustup.rs"; exit 1; }
+	@missing=""; \
+	 command -v cmake >/dev/null || missing="$$missing cmake"; \
+	 command -v cc >/dev/null || missing="$$missing gcc libc6-dev"; \
+	 command -v c++ >/dev/null || missing="$$missing g++"; \
+	 command -v perl >/dev/null || missing="$$missing perl"; \
+	 [ -z "$$missing" ] || { echo "installing$$missing"; $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq $$missing; }
+
+test-tools:
+	@missing=""; \
+	 command -v python3 >/dev/null || missing="$$missing python3"; \
+	 python3 -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
+	 command -v npm >/dev/null || missing="$$missing nodejs npm"; \
+	 command -v sqlite3 >/dev/null || missing="$$missing sqlite3"; \
+	 [ -z "$$missing" ] || { echo "installing$$missing"; $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq $$missing; }
+
+clean:
+	$(CARGO) clean

@@ -1,2 +1,72 @@
 //! `quota-proxy`: see `quota-proxy --help`.
-fn main() {}
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use quota_proxy::cli::{check, demo, fake_upstream, prices, serve};
+
+/// An edge proxy for LLM traffic: reserves quota before, meters during and settles exactly once after
+/// every request.
+#[derive(Debug, Parser)]
+#[command(name = "quota-proxy", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the edge and the admin service
+    Serve(serve::Options),
+    /// Validate a configuration: every fault at once
+    Check {
+        /// The file to read
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Run a fake OpenAI-, Anthropic- and Gemini-compatible LLM
+    FakeUpstream(fake_upstream::Options),
+    /// Try it: fake LLM, proxy and a ready key, nothing to configure
+    Demo(demo::Options),
+    /// Work on price files
+    #[command(subcommand)]
+    Prices(Prices),
+}
+
+#[derive(Debug, Subcommand)]
+enum Prices {
+    /// Convert LiteLLM's model_prices_and_context_window.json into a price file
+    Import {
+        /// LiteLLM's file
+        file: PathBuf,
+        /// Where to write (standard output by default)
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let (mut out, mut err) = (io::stdout(), io::stderr());
+    let done = match cli.command {
+        Command::Serve(options) => serve::run(&options, &mut err),
+        Command::Check { config } => return report(&mut out, check::check(&config)),
+        Command::FakeUpstream(options) => serve::block_on(fake_upstream::run(options, &mut out)),
+        Command::Demo(options) => demo::run(&options, &mut out),
+        Command::Prices(Prices::Import { file, output }) => {
+            prices::run(&file, output.as_deref(), &mut out, &mut err).map_err(|fault| fault.to_string())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => report(&mut err, (format!("error: {fault}\n"), false)),
+    }
+}
+
+fn report(out: &mut dyn Write, (text, ok): (String, bool)) -> ExitCode {
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if ok && written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

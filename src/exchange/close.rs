@@ -2,8 +2,7 @@
 
 use super::Exchange;
 use crate::config::OnClientGone;
-use crate::metering::estimate::{cap, settle_usage};
-use crate::metering::Usage;
+use crate::metering::{Usage, cap, settle_usage};
 use crate::quota::{Amounts, Charge, Settled};
 use crate::store::{Settlement, StoreError, UsageEvent};
 use crate::time::UnixMs;

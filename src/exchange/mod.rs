@@ -24,9 +24,8 @@ use arc_swap::ArcSwap;
 
 use crate::config::Config;
 use crate::keys::KeyRecord;
-use crate::metering::meter::Meter;
 use crate::metering::price::Price;
-use crate::metering::{Dialect, Endpoint};
+use crate::metering::{Dialect, Endpoint, Meter};
 use crate::quota::{Grant, ScopeClaim, Subject};
 use crate::store::{GroupRecord, Store};
 use crate::upstream::{Peer, Pools, Route};

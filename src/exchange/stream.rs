@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use bytes::Bytes;
 
 use super::Exchange;
-use crate::metering::meter::{Meter, MeterSetup};
+use crate::metering::{Meter, MeterSetup};
 use crate::quota::{Amounts, cost_of};
 
 /// Estimates of produced text err; a stream is cut only when it is this far beyond its hold.

@@ -20,7 +20,7 @@ use bytes::{Bytes, BytesMut};
 use pingora::proxy::Session;
 
 use crate::exchange::Refusal;
-use crate::metering::request::multipart_model;
+use crate::metering::multipart_model;
 
 /// Pingora's retry buffer, in bytes.
 const REPLAY: usize = 64 * 1024;

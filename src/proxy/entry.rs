@@ -1,5 +1,7 @@
 //! The front door: from a head to an open exchange, or to an answer given here.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use pingora::proxy::Session;
 
@@ -8,9 +10,8 @@ use super::facts::Facts;
 use super::{Ctx, Edge};
 use crate::config::{Config, OnClientGone};
 use crate::exchange::plan::Demand;
-use crate::exchange::{Identity, OpenRequest, Refusal};
-use crate::metering::Endpoint;
-use crate::metering::request::{Edits, RequestFacts, include_usage_missing, read_request, splice};
+use crate::exchange::{Exchange, Identity, OpenRequest, Refusal};
+use crate::metering::{Edits, Endpoint, RequestFacts, include_usage_missing, read_request, splice};
 use crate::time::UnixMs;
 
 /// What becomes of a request that was not refused.
@@ -38,7 +39,9 @@ impl Edge {
         let live = self.desk.live.load_full();
         let config = &live.config;
         let (facts, sound) = Facts::read(session, &config.edge.trusted_proxies);
-        let facts: &Facts = ctx.facts.insert(Box::new(facts));
+        let facts = Arc::new(facts);
+        ctx.facts = Some(Arc::clone(&facts));
+        let facts = &*facts;
         sound?;
         if self.answer_openly(session, facts, config, ctx.id).await? {
             return Ok(Next::Answered);
@@ -144,24 +147,25 @@ async fn read_body(
 }
 
 /// The three edits of SPEC section 3, step 2; true where `include_usage` was put in.
-fn edit(whole: Bytes, request: &RequestFacts, exchange: &crate::exchange::Exchange) -> (Bytes, bool) {
+fn edit(whole: Bytes, request: &RequestFacts, exchange: &Exchange) -> (Bytes, bool) {
     let include_usage = exchange.is_metered() && include_usage_missing(request);
-    let bound = exchange.clamped_bound.filter(|_| exchange.endpoint.takes_output_bound());
-    let field = bound_field(exchange);
+    let bound = bound_field(exchange).zip(exchange.clamped_bound);
     let edits = Edits {
         include_usage,
-        output_bound: bound.map(|bound| (field.as_str(), bound)),
+        output_bound: bound,
         model: exchange.route.upstream_model.as_deref(),
     };
     (splice(whole, request, &edits), include_usage)
 }
 
-/// The field that a clamp adds where the client set no bound (SPEC section 2, `output_bound`).
-fn bound_field(exchange: &crate::exchange::Exchange) -> String {
+/// The field that a clamp adds where the client set no bound (SPEC section 2, `output_bound`); `None`
+/// where no field rules the length of the answer.
+fn bound_field(exchange: &Exchange) -> Option<&str> {
     match exchange.endpoint {
-        Endpoint::Responses => "max_output_tokens".to_owned(),
-        Endpoint::Completions | Endpoint::Messages => "max_tokens".to_owned(),
-        Endpoint::GeminiGenerate => "maxOutputTokens".to_owned(),
-        _ => exchange.route.pool.config.output_bound.clone(),
+        Endpoint::ChatCompletions => Some(&exchange.route.pool.config.output_bound),
+        Endpoint::Responses => Some("max_output_tokens"),
+        Endpoint::Completions | Endpoint::Messages => Some("max_tokens"),
+        Endpoint::GeminiGenerate => Some("maxOutputTokens"),
+        _ => None,
     }
 }

@@ -11,8 +11,7 @@ use pingora::proxy::Session;
 
 use crate::exchange::{CallerFacts, Refusal};
 use crate::keys::KeyHash;
-use crate::metering::endpoint::{classify, dialect_of_path};
-use crate::metering::{Dialect, Endpoint};
+use crate::metering::{Dialect, Endpoint, classify, dialect_of_path};
 
 /// Longest path and query taken, in bytes.
 const MAX_TARGET: usize = 8 * 1024;

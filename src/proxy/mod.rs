@@ -12,6 +12,7 @@
 //! | `fail_to_proxy` | `reply` |
 //! | `logging` | `finish`: the exchange is closed, one line and its metrics |
 
+mod active;
 mod body;
 mod cut;
 mod entry;
@@ -48,7 +49,10 @@ use cut::Cutting;
 use entry::Next;
 use facts::Facts;
 
+pub use active::Active;
 pub use local::SelfService;
+
+use active::ActiveRequest;
 
 /// The proxy service.
 pub struct Edge {
@@ -60,6 +64,7 @@ pub struct Edge {
     budget: Arc<Budget>,
     models: models::ModelLists,
     self_service: Arc<dyn SelfService>,
+    active: Active,
 }
 
 impl Edge {
@@ -69,6 +74,7 @@ impl Edge {
         access_log: Option<Arc<AccessLog>>,
         draining: Arc<AtomicBool>,
         self_service: Arc<dyn SelfService>,
+        active: Active,
     ) -> Self {
         Edge {
             desk,
@@ -79,6 +85,7 @@ impl Edge {
             budget: Budget::new(),
             models: models::ModelLists::default(),
             self_service,
+            active,
         }
     }
 }
@@ -93,7 +100,7 @@ impl std::fmt::Debug for Edge {
 pub struct Ctx {
     id: Uuid,
     started: Instant,
-    facts: Option<Box<Facts>>,
+    facts: Option<Arc<Facts>>,
     /// Known since the key was found; a refusal moves its error counts.
     key: Option<Arc<KeyRecord>>,
     model: Option<String>,
@@ -111,10 +118,11 @@ pub struct Ctx {
     client_gone: relay::ClientGone,
     /// The exchange lives in an inner request; nothing is left to log here.
     relayed: bool,
+    _active: ActiveRequest,
 }
 
 impl Ctx {
-    fn new() -> Self {
+    fn new(active: ActiveRequest) -> Self {
         Ctx {
             id: Uuid::now_v7(),
             started: Instant::now(),
@@ -131,6 +139,7 @@ impl Ctx {
             refused: None,
             client_gone: relay::ClientGone::default(),
             relayed: false,
+            _active: active,
         }
     }
 
@@ -183,7 +192,7 @@ impl ProxyHttp for Edge {
     type CTX = Box<Ctx>;
 
     fn new_ctx(&self) -> Self::CTX {
-        Box::new(Ctx::new())
+        Box::new(Ctx::new(self.active.enter()))
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
@@ -202,7 +211,7 @@ impl ProxyHttp for Edge {
             Ok(Next::Forward) => Ok(false),
             Ok(Next::Answered) => Ok(true),
             Ok(Next::Relay { drain }) => {
-                let inner = std::mem::replace(ctx, Box::new(Ctx::new()));
+                let inner = std::mem::replace(ctx, Box::new(Ctx::new(self.active.enter())));
                 ctx.relayed = true;
                 relay::run(session, inner, drain).await.map(|()| true)
             }

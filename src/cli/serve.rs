@@ -1,0 +1,83 @@
+//! `quota-proxy serve`: loads the configuration and runs the server.
+
+use std::fmt::Display;
+use std::future::Future;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::config;
+use crate::server;
+
+/// Options of `serve`.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Configuration file [default: $QUOTA_PROXY_CONFIG, else /etc/quota-proxy/quota-proxy.yaml, else
+    /// built-in defaults]
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Take the listening sockets over from a running process
+    #[arg(long)]
+    upgrade: bool,
+    /// Run in the background; returns when it listens
+    #[arg(long)]
+    daemon: bool,
+}
+
+/// Runs until a signal ends it.
+///
+/// # Errors
+/// A text for the operator: the configuration's faults, a taken port, a locked store.
+pub fn run(options: &Options, err: &mut dyn Write) -> Result<(), String> {
+    if options.upgrade {
+        return Err("--upgrade comes with a later release; restart the process instead".to_owned());
+    }
+    let env = |name: &str| std::env::var(name).ok();
+    let loaded = config::load(options.config.as_deref(), &env).map_err(|faults| faults.to_string())?;
+    if options.daemon {
+        return in_background(err).map_err(text);
+    }
+    server::install_logger(loaded.config.log.level);
+    for notice in &loaded.notices {
+        log::info!("{notice}");
+    }
+    let prepared = server::prepare(loaded.config, loaded.source).map_err(text)?;
+    prepared.run(err).map_err(text)
+}
+
+/// Starts this program once more without `--daemon`, in a process group of its own, and returns when
+/// it says that it listens. A fork would lose the threads of the store.
+fn in_background(err: &mut dyn Write) -> io::Result<()> {
+    let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--daemon");
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()?;
+    let lines = child.stderr.take().map(io::BufReader::new).into_iter().flat_map(io::BufRead::lines);
+    for line in lines {
+        let line = line?;
+        writeln!(err, "{line}")?;
+        if line.ends_with("(admin)") {
+            return writeln!(err, "running in the background as process {}", child.id());
+        }
+    }
+    let status = child.wait()?;
+    Err(io::Error::other(format!("the background process ended at once: {status}")))
+}
+
+/// Runs one future to its end on a small runtime.
+///
+/// # Errors
+/// The future's, or that no runtime could be made, as text.
+pub fn block_on(future: impl Future<Output = io::Result<()>>) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.and_then(|runtime| runtime.block_on(future)).map_err(text)
+}
+
+fn text(fault: impl Display) -> String {
+    fault.to_string()
+}

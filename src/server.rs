@@ -1,1 +1,0 @@
-//! The composition root: builds every part, in order, and takes them down in order.

@@ -1,0 +1,236 @@
+//! The composition root: builds every part, in order, and takes them down in order.
+//!
+//! Sockets are bound first, so that a taken port is an ordinary error; then the store opens, which is
+//! where a previous process's unsettled reservations are resolved; then Pingora runs. At the end the
+//! settlements of cut exchanges are booked before the store closes.
+
+mod books;
+mod shutdown;
+mod signals;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use arc_swap::ArcSwap;
+use pingora::apps::HttpServerOptions;
+use pingora::listeners::tls::TlsSettings;
+use pingora::proxy::ProxyServiceBuilder;
+use pingora::server::configuration::{Opt, ServerConf};
+use pingora::server::{RunArgs, Server};
+
+use crate::admin::bind::{Bound, WithSockets, bind};
+use crate::admin::{self, AdminState};
+use crate::config::{Config, StoreConfig};
+use crate::exchange::{Desk, Live, Settler};
+use crate::proxy::Edge;
+use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use crate::store::{Store, StoreError};
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::log as logging;
+use crate::telemetry::metrics::Metrics;
+use crate::time::UnixMs;
+
+use books::Books;
+use shutdown::Closing;
+use signals::Signals;
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{what} {address}: {cause}")]
+    Bind { what: &'static str, address: String, cause: io::Error },
+    #[error("{0}")]
+    Store(StoreError),
+    #[error("store.kind: redis comes with a later release; this one runs on `kind: embedded`")]
+    NoRedis,
+    #[error("log.access {path}: {cause}")]
+    AccessLog { path: PathBuf, cause: io::Error },
+    #[error("edge.tls {address}: {cause}")]
+    Tls { address: String, cause: String },
+    #[error("metrics: {0}")]
+    Metrics(String),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// A server that is built and bound, but does not run yet.
+pub struct Prepared {
+    server: Server,
+    closing: Arc<Closing>,
+    signals: Signals,
+    edge: Vec<Bound>,
+    tls: Vec<Bound>,
+    admin: Bound,
+    parts: Parts,
+}
+
+/// What the services share.
+struct Parts {
+    desk: Arc<Desk>,
+    metrics: Arc<Metrics>,
+    access_log: Option<Arc<AccessLog>>,
+    draining: Arc<AtomicBool>,
+    admin: AdminState,
+    books: Books,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prepared").finish_non_exhaustive()
+    }
+}
+
+/// Binds, opens the store and builds every part. `source` is the file that `SIGHUP` reads again.
+///
+/// # Errors
+/// An address is taken, the store belongs to another process or cannot be read, a file cannot be
+/// written. Nothing runs then.
+pub fn prepare(config: Config, source: Option<PathBuf>) -> Result<Prepared, StartError> {
+    let config = Arc::new(config);
+    let bind_all = |what, addresses: &[std::net::SocketAddr]| -> Result<Vec<Bound>, StartError> {
+        let bound = addresses.iter().map(|address| {
+            let named = |cause| StartError::Bind { what, address: address.to_string(), cause };
+            bind(*address).map_err(named)
+        });
+        bound.collect()
+    };
+    let edge = bind_all("edge.listen", &config.edge.listen)?;
+    let tls_addresses: Vec<_> = config.edge.tls.iter().map(|tls| tls.listen).collect();
+    let tls = bind_all("edge.tls", &tls_addresses)?;
+    let admin = bind(config.admin.listen).map_err(|cause| StartError::Bind {
+        what: "admin.listen",
+        address: config.admin.listen.to_string(),
+        cause,
+    })?;
+    let metrics = Arc::new(Metrics::new().map_err(|fault| StartError::Metrics(fault.to_string()))?);
+    let access_log = open_access_log(&config, &metrics)?;
+    let store = open_store(&config)?;
+    let draining = Arc::new(AtomicBool::new(false));
+    let (settler, queue) = Settler::new(config.quota.reservation_ttl);
+    let queue = Arc::new(tokio::sync::Mutex::new(queue));
+    let desk = Arc::new(Desk {
+        store: Arc::clone(&store),
+        settler: Arc::clone(&settler),
+        live: ArcSwap::from_pointee(Live::new(Arc::clone(&config))),
+    });
+    let closing = Arc::new(Closing::new(Arc::clone(&store), Arc::clone(&queue), access_log.clone(), settler));
+    let signals = Signals::new(Arc::clone(&draining), Arc::clone(&desk), access_log.clone(), source);
+    let books = Books::new(Arc::clone(&desk), queue, Arc::clone(&metrics));
+    let admin_state = AdminState::new(store, &config, Arc::clone(&metrics), Arc::clone(&draining));
+    let parts = Parts { desk, metrics, access_log, draining, admin: admin_state, books };
+    Ok(Prepared { server: pingora_server(&config), closing, signals, edge, tls, admin, parts })
+}
+
+fn open_access_log(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<AccessLog>>, StartError> {
+    let Some(path) = &config.log.access else { return Ok(None) };
+    let opened = AccessLog::open(path, Arc::clone(metrics));
+    opened.map(|log| Some(Arc::new(log))).map_err(|cause| StartError::AccessLog { path: path.clone(), cause })
+}
+
+fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    match &config.store {
+        StoreConfig::Embedded { path, sync_full, .. } => {
+            let options = EmbeddedOptions {
+                sync_full: *sync_full,
+                lost_reservation: config.quota.lost_reservation,
+                ..EmbeddedOptions::new(UnixMs::now)
+            };
+            let store = EmbeddedStore::open(path, options).map_err(StartError::Store)?;
+            Ok(store)
+        }
+        StoreConfig::Redis(_) => Err(StartError::NoRedis),
+    }
+}
+
+fn pingora_server(config: &Config) -> Server {
+    let conf = ServerConf {
+        threads: config.server.threads,
+        grace_period_seconds: Some(config.server.grace_period.as_secs()),
+        graceful_shutdown_timeout_seconds: Some(1),
+        upgrade_sock: config.server.upgrade_sock.display().to_string(),
+        upstream_keepalive_pool_size: 1024,
+        // Attempts are counted by the exchange; this only ends a loop that should never be one.
+        max_retries: 8,
+        ..ServerConf::default()
+    };
+    Server::new_with_opt_and_conf(None::<Opt>, conf)
+}
+
+impl Prepared {
+    /// Where the edge listens, in the order of the configuration.
+    pub fn edge_addresses(&self) -> Vec<std::net::SocketAddr> {
+        self.edge.iter().map(Bound::addr).collect()
+    }
+
+    pub fn admin_address(&self) -> std::net::SocketAddr {
+        self.admin.addr()
+    }
+
+    /// The store, for a caller that makes keys before anything runs.
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.parts.desk.store)
+    }
+
+    /// Says where it listens, serves until a signal ends it, then closes the books.
+    ///
+    /// # Errors
+    /// A certificate that cannot be used. After that, none: faults are answered and logged.
+    pub fn run(self, out: &mut dyn Write) -> Result<(), StartError> {
+        let Prepared { mut server, closing, signals, edge, tls, admin, parts } = self;
+        for bound in &edge {
+            writeln!(out, "listening on http://{} (edge)", bound.addr())?;
+        }
+        for bound in &tls {
+            writeln!(out, "listening on https://{} (edge)", bound.addr())?;
+        }
+        writeln!(out, "listening on http://{} (admin)", admin.addr())?;
+        out.flush()?;
+        server.bootstrap();
+        let live = parts.desk.live.load_full();
+        let proxy = Edge::new(
+            Arc::clone(&parts.desk),
+            parts.metrics,
+            parts.access_log,
+            parts.draining,
+            Arc::new(parts.admin.clone()),
+            closing.active(),
+        );
+        let options = {
+            let mut options = HttpServerOptions::default();
+            options.h2c = true;
+            options.h2_idle_timeout = Some(std::time::Duration::from_secs(120));
+            options
+        };
+        let mut service =
+            ProxyServiceBuilder::new(&server.configuration, proxy).name("edge").server_options(options).build();
+        for bound in &edge {
+            service.add_tcp(&bound.endpoint());
+        }
+        for (bound, listener) in tls.iter().zip(&live.config.edge.tls) {
+            let named = |cause: Box<pingora::Error>| StartError::Tls {
+                address: listener.listen.to_string(),
+                cause: cause.to_string(),
+            };
+            let (cert, key) = (listener.cert.display().to_string(), listener.key.display().to_string());
+            let mut settings = TlsSettings::intermediate(&cert, &key).map_err(named)?;
+            settings.enable_h2();
+            service.add_tls_with_settings(&bound.endpoint(), None, settings);
+        }
+        server.add_service(WithSockets::new(service, edge.into_iter().chain(tls).collect()));
+        server.add_service(admin::listen::service(admin::router(parts.admin), admin));
+        server.add_service(parts.books.service());
+        closing.watch(server.watch_execution_phase());
+        server.run(RunArgs { shutdown_signal: Box::new(signals) });
+        closing.close();
+        Ok(())
+    }
+}
+
+/// Installs the process's logger; a second call changes only the level.
+pub fn install_logger(level: log::LevelFilter) {
+    if logging::install(level).is_err() {
+        logging::set_level(level);
+    }
+}

@@ -1,5 +1,4 @@
 //! Every fault is told once, in one run, with its line, its path, and what would be right.
-
 use std::path::Path;
 
 use proptest::prelude::*;

@@ -1,4 +1,5 @@
 //! Every example configuration is loaded, so that none of them can rot.
+#![expect(clippy::panic, reason = "helpers of tests")]
 
 use std::path::{Path, PathBuf};
 

@@ -69,17 +69,17 @@ fn smtp(mut section: Section<'_>) -> Option<SmtpConfig> {
     let server = section.need("server", "the name of a mail server", host);
     let from = section.need("from", "an e-mail address", mail_address);
     let to = section.list("to", Vec::new(), mail_address);
-    if section.items("to").is_empty() {
+    if section.lacks("to") {
         section.missing("to", "a list of e-mail addresses such as [ops@example.com]");
     }
     let port = section.or("port", 587, whole(1, 65_535));
-    let user = section.get("user", text);
+    let user = section.get("user", |user| Ok(String::from(user)));
     let password = section.secret("password");
     section.finish();
     Some(SmtpConfig {
         server: server?,
         port,
-        user,
+        user: user.filter(|user| !user.is_empty()),
         password,
         from: from?,
         to,

@@ -1,6 +1,7 @@
 //! A YAML text as a tree whose nodes know their lines. Scalars stay text: what type a value has is
 //! said by the field that reads it, so `"587"`, `587` and `${SMTP_PORT}` are one and the same.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
@@ -57,8 +58,9 @@ pub fn is_null(text: &str) -> bool {
 /// # Errors
 /// The one syntax error after which nothing more can be read.
 pub fn read(text: &str, file: &str) -> Result<(Node, Vec<Fault>), Fault> {
+    let masked = mask_references(text);
     let mut reader = TreeReader {
-        parser: Parser::new_from_str(text),
+        parser: Parser::new_from_str(&masked),
         file,
         anchors: BTreeMap::new(),
         nodes: 0,
@@ -66,6 +68,39 @@ pub fn read(text: &str, file: &str) -> Result<(Node, Vec<Fault>), Fault> {
     };
     let root = reader.document()?;
     Ok((root, reader.faults))
+}
+
+/// Stand for the braces of `${NAME}` while YAML is read. They are for private use, and mean nothing.
+const OPEN: char = '\u{e000}';
+const CLOSE: char = '\u{e001}';
+
+/// Hides the braces of `${NAME}`, so that it can stand without quotes in `{credential: ${NAME}}` too,
+/// where YAML would take them for its own. Lines and columns stay as they are.
+fn mask_references(text: &str) -> Cow<'_, str> {
+    if !text.contains("${") || text.contains([OPEN, CLOSE]) {
+        return Cow::Borrowed(text);
+    }
+    let mut masked = String::with_capacity(text.len() + 64);
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        masked.push_str(before);
+        let line = after.split('\n').next().unwrap_or_default();
+        let Some((reference, _)) = line.split_once('}') else {
+            masked.push_str("${");
+            rest = after;
+            continue;
+        };
+        masked.extend(['$', OPEN]);
+        masked.push_str(reference);
+        masked.push(CLOSE);
+        rest = after.get(reference.len() + 1..).unwrap_or_default();
+    }
+    masked.push_str(rest);
+    Cow::Owned(masked)
+}
+
+fn unmask(text: &str) -> String {
+    text.replace(OPEN, "{").replace(CLOSE, "}")
 }
 
 struct TreeReader<'a> {
@@ -117,7 +152,7 @@ impl<'a> TreeReader<'a> {
             Event::Alias(anchor) => return self.alias(anchor, span),
             Event::Scalar(text, style, anchor, tag) => {
                 self.refuse_tag(tag.as_deref(), span)?;
-                let text = text.into_owned();
+                let text = unmask(&text);
                 let plain = style == ScalarStyle::Plain;
                 (anchor, Value::Scalar { text, plain })
             }
@@ -158,7 +193,7 @@ impl<'a> TreeReader<'a> {
             let (event, span) = self.next()?;
             let name = match event {
                 Event::MappingEnd => return Ok(entries),
-                Event::Scalar(text, ..) => text.into_owned(),
+                Event::Scalar(text, ..) => unmask(&text),
                 _ => return Err(self.stop(span, "a field's name must be plain text")),
             };
             let line = span.start.line();
@@ -295,6 +330,15 @@ mod tests {
         assert!(read(&bomb, "f").is_err());
         assert!(read("a: &a [*a]\n", "f").is_err());
         assert!(read(&"[".repeat(5000), "f").is_err());
+    }
+
+    #[test]
+    fn a_variable_needs_no_quotes_anywhere() {
+        let text = "a: [{b: ${X}, c: \"${Y:-}\"}]\nd: ${Z:-1} # ${no\n";
+        let shown = format!("{:?}", read(text, "f").unwrap().0);
+        for reference in ["${X}", "${Y:-}", "${Z:-1}"] {
+            assert!(shown.contains(&format!("{reference:?}")), "{shown}");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub fn edge<'a>(mut section: Section<'a>, listeners: &mut Vec<Listener<'a>>) -> 
         .iter()
         .filter_map(|field| tls_listener(field, listeners))
         .collect();
-    if listeners.is_empty() && tls_fields.is_empty() && section.items("listen").is_empty() {
+    if section.field("listen").is_some() && section.lacks("listen") && section.lacks("tls") {
         section
             .place_of("listen")
             .fault("is empty, and so is edge.tls; give one of them an address");

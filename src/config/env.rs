@@ -61,6 +61,11 @@ fn resolve(reference: &str, env: Env<'_>) -> Result<(String, String), String> {
     };
     let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if default.is_some_and(|default| default.contains("${")) {
+        return Err(String::from(
+            "a default holds another `${`; give a plain default",
+        ));
+    }
     if !is_name {
         return Err(String::from(
             "between `${` and `}` stands no name of a variable; write ${NAME} or ${NAME:-default}",
@@ -112,6 +117,7 @@ mod tests {
         );
         assert!(message.contains("${LOST} is not set"), "{message}");
         assert!(with("${PORT").is_err());
+        assert!(with("${GONE:-${PORT}}").is_err());
         assert!(with("${}").is_err());
         assert!(with("${1A}").is_err());
     }

@@ -14,7 +14,7 @@ use crate::metering::Dialect;
 /// Reads `pools`.
 pub fn pools(root: &mut Section<'_>) -> Vec<Arc<PoolConfig>> {
     let fields = root.items("pools");
-    if fields.is_empty() {
+    if root.lacks("pools") {
         root.place_of("pools")
             .notice("there are none: nothing is forwarded, every model is unknown");
     }
@@ -68,7 +68,7 @@ fn pool(mut section: Section<'_>) -> PoolConfig {
         timeouts: timeouts(section.section("timeouts")),
         peers: peers(&mut section, balance),
     };
-    if section.items("models").is_empty() && section.items("paths").is_empty() {
+    if section.lacks("models") && section.lacks("paths") {
         section.missing(
             "models",
             "a list of the models it serves, such as [\"gpt-*\"]",
@@ -212,7 +212,7 @@ fn path_glob(path: &str) -> Result<String, String> {
 
 fn peers(section: &mut Section<'_>, balance: Balance) -> Vec<PeerConfig> {
     let fields = section.items("peers");
-    if fields.is_empty() {
+    if section.lacks("peers") {
         section.missing(
             "peers",
             "at least one, such as [{url: https://api.openai.com}]",

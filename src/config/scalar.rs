@@ -53,7 +53,8 @@ pub fn duration_in(low: &'static str, high: &'static str) -> impl Fn(&str) -> Ma
 /// Whole days, as `30d`.
 pub fn days(text: &str) -> Made<u32> {
     const DAY_SECS: u64 = 86_400;
-    let whole = |made: &Duration| made.as_secs() % DAY_SECS == 0 && made.subsec_nanos() == 0;
+    let whole =
+        |made: &Duration| made.as_secs().is_multiple_of(DAY_SECS) && made.subsec_nanos() == 0;
     let made = duration(text).ok().filter(whole);
     made.and_then(|made| u32::try_from(made.as_secs() / DAY_SECS).ok())
         .ok_or_else(|| String::from("expected whole days such as 30d"))

@@ -176,30 +176,29 @@ impl<'a> Field<'a> {
 
     /// A mapping whose names are the operator's own, such as `tiers` or `headers`.
     pub fn named(&self) -> Vec<(&'a str, Field<'a>)> {
-        let entries = self.entries();
+        let entries = self.entries().unwrap_or_default();
         let own = |entry: &'a Entry| (entry.name.as_str(), entry_field(&self.at, entry));
         entries.iter().map(own).collect()
     }
 
     /// A mapping whose names we know.
     pub fn section(&self) -> Section<'a> {
+        let entries = self.entries();
         Section {
             at: self.at.clone(),
-            entries: self.entries(),
+            entries: entries.unwrap_or_default(),
+            readable: entries.is_some(),
             asked: Vec::new(),
         }
     }
 
-    fn entries(&self) -> &'a [Entry] {
+    fn entries(&self) -> Option<&'a [Entry]> {
+        let expected = "a mapping with `name: value` lines";
         match &self.node.value {
-            Value::Map(entries) => entries,
-            Value::Scalar { text, plain: true } if is_null(text) => &[],
-            Value::Scalar { .. } => self
-                .wrong_kind("a mapping with `name: value` lines", "one value")
-                .unwrap_or_default(),
-            Value::List(_) => self
-                .wrong_kind("a mapping with `name: value` lines", "a list")
-                .unwrap_or_default(),
+            Value::Map(entries) => Some(entries),
+            Value::Scalar { text, plain: true } if is_null(text) => Some(&[]),
+            Value::Scalar { .. } => self.wrong_kind(expected, "one value"),
+            Value::List(_) => self.wrong_kind(expected, "a list"),
         }
     }
 }
@@ -209,6 +208,8 @@ impl<'a> Field<'a> {
 pub struct Section<'a> {
     pub at: At<'a>,
     entries: &'a [Entry],
+    /// False where something else stands in the mapping's place: nothing is missing then.
+    readable: bool,
     asked: Vec<&'static str>,
 }
 
@@ -257,8 +258,10 @@ impl<'a> Section<'a> {
     }
 
     pub fn missing(&self, name: &str, expected: &str) {
-        let message = format!("is missing, expected {expected}");
-        self.place_of(name).fault(message);
+        if self.readable {
+            let message = format!("is missing, expected {expected}");
+            self.place_of(name).fault(message);
+        }
     }
 
     /// Where the field of this name stands, or would stand.
@@ -295,12 +298,19 @@ impl<'a> Section<'a> {
         items.iter().filter_map(|item| item.value(&make)).collect()
     }
 
+    /// Whether a list is not given, or empty.
+    pub fn lacks(&mut self, name: &'static str) -> bool {
+        self.field(name)
+            .is_none_or(|field| matches!(&field.node.value, Value::List(items) if items.is_empty()))
+    }
+
     /// The mapping of this name; an empty one where it is not given.
     pub fn section(&mut self, name: &'static str) -> Section<'a> {
         let Some(field) = self.field(name) else {
             return Section {
                 at: self.place_of(name),
                 entries: &[],
+                readable: true,
                 asked: Vec::new(),
             };
         };

@@ -106,7 +106,8 @@ fn redis_url(url: &str, mode: RedisMode) -> Result<(), String> {
         .rsplit_once('@')
         .map_or(authority, |(_, host)| host);
     let authority: http::uri::Authority = host_port.parse().map_err(|_| expected())?;
-    let port_fits = authority.port().is_none() || authority.port_u16().is_some_and(|port| port > 0);
+    let has_port = authority.as_str().len() > authority.host().len();
+    let port_fits = !has_port || authority.port_u16().is_some_and(|port| port > 0);
     let database = path.split('?').next().unwrap_or_default();
     let database_fits = database.is_empty() || database.parse::<u32>().is_ok();
     if authority.host().is_empty() || !port_fits || !database_fits {
@@ -141,6 +142,7 @@ mod tests {
             "http://h",
             "redis://",
             "redis://h:0",
+            "redis://h:x",
             "redis://h/x",
         ] {
             assert!(redis_url(wrong, RedisMode::Standalone).is_err(), "{wrong}");

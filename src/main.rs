@@ -57,7 +57,8 @@ fn main() -> ExitCode {
         Command::FakeUpstream(options) => serve::block_on(fake_upstream::run(options, &mut out)),
         Command::Demo(options) => demo::run(&options, &mut out),
         Command::Prices(Prices::Import { file, output }) => {
-            prices::run(&file, output.as_deref(), &mut out, &mut err).map_err(|fault| fault.to_string())
+            prices::run(&file, output.as_deref(), &mut out, &mut err)
+                .map_err(|fault| fault.to_string())
         }
     };
     match done {
@@ -68,5 +69,9 @@ fn main() -> ExitCode {
 
 fn report(out: &mut dyn Write, (text, ok): (String, bool)) -> ExitCode {
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    if ok && written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if ok && written.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -40,10 +40,14 @@ impl Drop for Scratch {
 /// A text for the person at the terminal: a taken port above all.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), String> {
     let text = |fault: &dyn std::fmt::Display| fault.to_string();
-    let folder = std::env::temp_dir().join(format!("quota-proxy-demo-{}", uuid::Uuid::new_v4().simple()));
+    let folder = std::env::temp_dir().join(format!(
+        "quota-proxy-demo-{}",
+        uuid::Uuid::new_v4().simple()
+    ));
     std::fs::create_dir_all(&folder).map_err(|fault| text(&fault))?;
     let scratch = Scratch(folder);
-    let providers = Providers::find(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+    let providers =
+        Providers::find(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
     let fake = match providers.any_real() {
         true => None,
         false => Some(start_fake().map_err(|fault| text(&fault))?),
@@ -51,14 +55,22 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), String> {
     let token = Secret::generate("admin", random()?);
     let yaml = configuration(options, &providers, fake, &token);
     let env = |name: &str| std::env::var(name).ok();
-    let loaded = config::parse(&yaml, "(demo)", &scratch.0, &env).map_err(|faults| text(&faults))?;
+    let loaded =
+        config::parse(&yaml, "(demo)", &scratch.0, &env).map_err(|faults| text(&faults))?;
     server::install_logger(loaded.config.log.level);
-    let prepared = server::prepare(loaded.config, None)
-        .map_err(|fault| format!("{fault}\nAnother port: quota-proxy demo --edge 127.0.0.1:8797 --admin 127.0.0.1:8798"))?;
+    let prepared = server::prepare(loaded.config, None).map_err(|fault| {
+        format!(
+            "{fault}\nAnother port: quota-proxy demo --edge 127.0.0.1:8797 --admin 127.0.0.1:8798"
+        )
+    })?;
     let secret = make_key(&prepared)?;
     let story = tell(&prepared, &providers, &secret, &token);
-    out.write_all(story.as_bytes()).and_then(|()| out.flush()).map_err(|fault| text(&fault))?;
-    prepared.run(&mut std::io::sink()).map_err(|fault| text(&fault))
+    out.write_all(story.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|fault| text(&fault))?;
+    prepared
+        .run(&mut std::io::sink())
+        .map_err(|fault| text(&fault))
 }
 
 /// Which real providers the environment has credentials for.
@@ -69,7 +81,10 @@ struct Providers {
 
 impl Providers {
     fn find(env: impl Fn(&str) -> Option<String>) -> Self {
-        Providers { openai: env("OPENAI_API_KEY").is_some(), anthropic: env("ANTHROPIC_API_KEY").is_some() }
+        Providers {
+            openai: env("OPENAI_API_KEY").is_some(),
+            anthropic: env("ANTHROPIC_API_KEY").is_some(),
+        }
     }
 
     fn any_real(&self) -> bool {
@@ -100,12 +115,19 @@ fn start_fake() -> std::io::Result<SocketAddr> {
             fake_upstream::serve(listener, options).await
         })
     };
-    std::thread::Builder::new().name("fake-upstream".into()).spawn(serve)?;
+    std::thread::Builder::new()
+        .name("fake-upstream".into())
+        .spawn(serve)?;
     Ok(address)
 }
 
 /// Real credentials stay references to the environment: they are written nowhere.
-fn configuration(options: &Options, providers: &Providers, fake: Option<SocketAddr>, token: &Secret) -> String {
+fn configuration(
+    options: &Options,
+    providers: &Providers,
+    fake: Option<SocketAddr>,
+    token: &Secret,
+) -> String {
     let mut pools = String::new();
     let mut pool = |name: &str, dialect: &str, models: &str, url: &str, credential: &str| {
         pools.push_str(&format!(
@@ -114,15 +136,45 @@ fn configuration(options: &Options, providers: &Providers, fake: Option<SocketAd
     };
     if let Some(fake) = fake {
         let url = format!("http://{fake}");
-        pool("fake-anthropic", "anthropic", "\"claude-*\"", &url, "demo-upstream-credential");
-        pool("fake-gemini", "gemini", "\"gemini-*\"", &url, "demo-upstream-credential");
-        pool("fake-openai", "openai", "\"*\"", &url, "demo-upstream-credential");
+        pool(
+            "fake-anthropic",
+            "anthropic",
+            "\"claude-*\"",
+            &url,
+            "demo-upstream-credential",
+        );
+        pool(
+            "fake-gemini",
+            "gemini",
+            "\"gemini-*\"",
+            &url,
+            "demo-upstream-credential",
+        );
+        pool(
+            "fake-openai",
+            "openai",
+            "\"*\"",
+            &url,
+            "demo-upstream-credential",
+        );
     }
     if providers.anthropic {
-        pool("anthropic", "anthropic", "\"claude-*\"", "https://api.anthropic.com", "${ANTHROPIC_API_KEY}");
+        pool(
+            "anthropic",
+            "anthropic",
+            "\"claude-*\"",
+            "https://api.anthropic.com",
+            "${ANTHROPIC_API_KEY}",
+        );
     }
     if providers.openai {
-        pool("openai", "openai", "\"*\"", "https://api.openai.com", "${OPENAI_API_KEY}");
+        pool(
+            "openai",
+            "openai",
+            "\"*\"",
+            "https://api.openai.com",
+            "${OPENAI_API_KEY}",
+        );
     }
     format!(
         "edge: {{listen: [\"{}\"]}}\nadmin: {{listen: \"{}\", token: \"{}\", environment: demo}}\nstore: {{path: quota.db}}\nlog: {{level: warn}}\npools:\n{pools}",
@@ -138,9 +190,18 @@ fn make_key(prepared: &Prepared) -> Result<Secret, String> {
     let mut record = new_key(KeyId(uuid::Uuid::new_v4()), &secret, "demo", "sk-demo", now);
     record.tier = "basic".to_owned();
     record.quotas = Quotas {
-        requests: Limit { limit: 1_000, ..Limit::default() },
-        tokens: Limit { limit: 1_000_000, ..Limit::default() },
-        usd: Limit { limit: 5 * NANO_PER_USD, ..Limit::default() },
+        requests: Limit {
+            limit: 1_000,
+            ..Limit::default()
+        },
+        tokens: Limit {
+            limit: 1_000_000,
+            ..Limit::default()
+        },
+        usd: Limit {
+            limit: 5 * NANO_PER_USD,
+            ..Limit::default()
+        },
     };
     let audit = AuditEntry {
         at: now,
@@ -151,17 +212,31 @@ fn make_key(prepared: &Prepared) -> Result<Secret, String> {
         after: None,
     };
     let store = prepared.store();
-    let create = async move { store.create_key(record, audit).await.map(|_| ()).map_err(std::io::Error::other) };
+    let create = async move {
+        store
+            .create_key(record, audit)
+            .await
+            .map(|_| ())
+            .map_err(std::io::Error::other)
+    };
     super::serve::block_on(create)?;
     Ok(secret)
 }
 
 /// What a newcomer reads: where things are, and lines to copy.
 fn tell(prepared: &Prepared, providers: &Providers, secret: &Secret, token: &Secret) -> String {
-    let edge = prepared.edge_addresses().first().map(|address| format!("http://{address}")).unwrap_or_default();
+    let edge = prepared
+        .edge_addresses()
+        .first()
+        .map(|address| format!("http://{address}"))
+        .unwrap_or_default();
     let admin = format!("http://{}", prepared.admin_address());
     let (key, token) = (secret.reveal(), token.reveal());
-    let behind = if providers.any_real() { "the real provider, on your account" } else { "a built-in fake LLM" };
+    let behind = if providers.any_real() {
+        "the real provider, on your account"
+    } else {
+        "a built-in fake LLM"
+    };
     let chat = |stream: &str| {
         format!(
             "curl {edge}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n    -d '{{\"model\": \"gpt-4o-mini\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello!\"}}]{stream}}}'"
@@ -179,13 +254,20 @@ fn tell(prepared: &Prepared, providers: &Providers, secret: &Secret, token: &Sec
     ];
     if providers.openai || !providers.any_real() {
         lines.push(format!("A plain request:\n\n  {}\n", chat("")));
-        lines.push(format!("A stream:\n\n  {}\n", chat(", \"stream\": true").replacen("curl ", "curl -N ", 1)));
+        lines.push(format!(
+            "A stream:\n\n  {}\n",
+            chat(", \"stream\": true").replacen("curl ", "curl -N ", 1)
+        ));
     }
     if providers.anthropic || !providers.any_real() {
         lines.push(format!("Anthropic's dialect:\n\n  {messages}\n"));
     }
-    lines.push(format!("What the key has used:\n\n  curl {edge}/api/usage/quota -H 'Authorization: Bearer {key}'\n"));
-    lines.push(format!("All keys:\n\n  curl {admin}/admin/api-keys -H 'Authorization: Bearer {token}'\n"));
+    lines.push(format!(
+        "What the key has used:\n\n  curl {edge}/api/usage/quota -H 'Authorization: Bearer {key}'\n"
+    ));
+    lines.push(format!(
+        "All keys:\n\n  curl {admin}/admin/api-keys -H 'Authorization: Bearer {token}'\n"
+    ));
     lines.push("Ctrl-C ends all of it.\n".to_owned());
     lines.join("\n")
 }

@@ -34,7 +34,8 @@ pub fn run(options: &Options, err: &mut dyn Write) -> Result<(), String> {
         return Err("--upgrade comes with a later release; restart the process instead".to_owned());
     }
     let env = |name: &str| std::env::var(name).ok();
-    let loaded = config::load(options.config.as_deref(), &env).map_err(|faults| faults.to_string())?;
+    let loaded =
+        config::load(options.config.as_deref(), &env).map_err(|faults| faults.to_string())?;
     if options.daemon {
         return in_background(err).map_err(text);
     }
@@ -49,7 +50,9 @@ pub fn run(options: &Options, err: &mut dyn Write) -> Result<(), String> {
 /// Starts this program once more without `--daemon`, in a process group of its own, and returns when
 /// it says that it listens. A fork would lose the threads of the store.
 fn in_background(err: &mut dyn Write) -> io::Result<()> {
-    let arguments = std::env::args_os().skip(1).filter(|argument| argument != "--daemon");
+    let arguments = std::env::args_os()
+        .skip(1)
+        .filter(|argument| argument != "--daemon");
     let mut child = Command::new(std::env::current_exe()?)
         .args(arguments)
         .stdin(Stdio::null())
@@ -57,7 +60,12 @@ fn in_background(err: &mut dyn Write) -> io::Result<()> {
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn()?;
-    let lines = child.stderr.take().map(io::BufReader::new).into_iter().flat_map(io::BufRead::lines);
+    let lines = child
+        .stderr
+        .take()
+        .map(io::BufReader::new)
+        .into_iter()
+        .flat_map(io::BufRead::lines);
     for line in lines {
         let line = line?;
         writeln!(err, "{line}")?;
@@ -66,7 +74,9 @@ fn in_background(err: &mut dyn Write) -> io::Result<()> {
         }
     }
     let status = child.wait()?;
-    Err(io::Error::other(format!("the background process ended at once: {status}")))
+    Err(io::Error::other(format!(
+        "the background process ended at once: {status}"
+    )))
 }
 
 /// Runs one future to its end on a small runtime.
@@ -74,8 +84,13 @@ fn in_background(err: &mut dyn Write) -> io::Result<()> {
 /// # Errors
 /// The future's, or that no runtime could be made, as text.
 pub fn block_on(future: impl Future<Output = io::Result<()>>) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.and_then(|runtime| runtime.block_on(future)).map_err(text)
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    runtime
+        .and_then(|runtime| runtime.block_on(future))
+        .map_err(text)
 }
 
 fn text(fault: impl Display) -> String {

@@ -59,7 +59,14 @@ impl Exchange {
         let reckoned = self.reckon(end);
         let charge = self.charge(end, &reckoned);
         let event = self.event(end, error, &reckoned, charge);
-        (Settlement { id: self.grant.id, charge, event }, reckoned.capped)
+        (
+            Settlement {
+                id: self.grant.id,
+                charge,
+                event,
+            },
+            reckoned.capped,
+        )
     }
 
     /// Settles now; hands over to the settler where the store does not answer. Cancel safe: the
@@ -73,11 +80,19 @@ impl Exchange {
                 None
             }
             Err(fault) => {
-                log::error!("exchange {} could not be settled: {fault}", self.subject.request_id);
+                log::error!(
+                    "exchange {} could not be settled: {fault}",
+                    self.subject.request_id
+                );
                 None
             }
         };
-        Closed { event, settled, capped, attempts: self.attempts() }
+        Closed {
+            event,
+            settled,
+            capped,
+            attempts: self.attempts(),
+        }
     }
 
     fn answered_well(&self) -> bool {
@@ -99,33 +114,74 @@ impl Exchange {
     fn reckon(&self, end: End) -> Reckoned {
         let input_estimate = self.subject.input_tokens;
         if !self.counts(end) || !self.endpoint.generates() {
-            return Reckoned { usage: Usage::default(), estimated: false, capped: false, nano_usd: 0 };
+            return Reckoned {
+                usage: Usage::default(),
+                estimated: false,
+                capped: false,
+                nano_usd: 0,
+            };
         }
         let seen = self.meter.as_ref().map(|meter| meter.observe());
         let Some(seen) = seen else {
             // No answer yet: the input is spent, nothing was produced.
-            let usage = Usage { input_tokens: input_estimate, ..Usage::default() };
-            return Reckoned { usage, estimated: true, capped: false, nano_usd: self.price.cost(&usage) };
+            let usage = Usage {
+                input_tokens: input_estimate,
+                ..Usage::default()
+            };
+            return Reckoned {
+                usage,
+                estimated: true,
+                capped: false,
+                nano_usd: self.price.cost(&usage),
+            };
         };
-        let model = self.route.upstream_model.as_deref().or(self.subject.model.as_deref());
+        let model = self
+            .route
+            .upstream_model
+            .as_deref()
+            .or(self.subject.model.as_deref());
         let (usage, estimated) = settle_usage(&seen, model, input_estimate);
         let (usage, capped) = cap(usage, self.price.context_window);
         let known = self.price.cost(&usage);
-        let nano_usd = if self.price_known { known } else { seen.cost_nano.unwrap_or(known) };
-        Reckoned { usage, estimated, capped, nano_usd }
+        let nano_usd = if self.price_known {
+            known
+        } else {
+            seen.cost_nano.unwrap_or(known)
+        };
+        Reckoned {
+            usage,
+            estimated,
+            capped,
+            nano_usd,
+        }
     }
 
     fn charge(&self, end: End, reckoned: &Reckoned) -> Charge {
         if !self.counts(end) {
             return Charge::Void;
         }
-        let used = Amounts { requests: 1, tokens: reckoned.usage.total_tokens(), nano_usd: reckoned.nano_usd };
+        let used = Amounts {
+            requests: 1,
+            tokens: reckoned.usage.total_tokens(),
+            nano_usd: reckoned.nano_usd,
+        };
         let rule = self.desk.live.load().config.quota.on_client_gone;
-        let keeps_hold = end == End::ClientGone && rule == OnClientGone::KeepHold && reckoned.estimated;
-        if keeps_hold { Charge::AtLeast(used) } else { Charge::Exact(used) }
+        let keeps_hold =
+            end == End::ClientGone && rule == OnClientGone::KeepHold && reckoned.estimated;
+        if keeps_hold {
+            Charge::AtLeast(used)
+        } else {
+            Charge::Exact(used)
+        }
     }
 
-    fn event(&self, end: End, error: Option<(&str, &str)>, reckoned: &Reckoned, charge: Charge) -> UsageEvent {
+    fn event(
+        &self,
+        end: End,
+        error: Option<(&str, &str)>,
+        reckoned: &Reckoned,
+        charge: Charge,
+    ) -> UsageEvent {
         let charged = match charge {
             Charge::Exact(amounts) => amounts,
             Charge::AtLeast(amounts) => amounts.max(self.grant.held),
@@ -142,7 +198,8 @@ impl Exchange {
         event.request_size = self.request_size;
         event.response_status = self.status;
         event.response_size = self.response_size;
-        event.response_time_ms = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        event.response_time_ms =
+            i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
         event.first_byte_ms = self.first_byte_ms;
         event.requests = charged.requests;
         event.prompt_tokens = usage.input_tokens;
@@ -182,7 +239,10 @@ impl Drop for Exchange {
         }
         if !self.closed {
             let desk = std::sync::Arc::clone(&self.desk);
-            let (settlement, _) = self.settlement(End::Dropped, Some(("INTERNAL_ERROR", "dropped before its end")));
+            let (settlement, _) = self.settlement(
+                End::Dropped,
+                Some(("INTERNAL_ERROR", "dropped before its end")),
+            );
             desk.settler.hand_over(settlement);
         }
     }

@@ -110,11 +110,17 @@ impl Exchange {
         if let (true, Some(last)) = (again, self.tried.last()) {
             return Some(Arc::clone(last));
         }
-        if self.tried.len() >= usize::try_from(self.route.pool.config.attempts).unwrap_or(usize::MAX) {
+        if self.tried.len()
+            >= usize::try_from(self.route.pool.config.attempts).unwrap_or(usize::MAX)
+        {
             return None;
         }
         let (key_hash, _) = self.key.id.0.as_u64_pair();
-        let tried = |peer: &Peer| self.tried.iter().any(|t| t.name == peer.name && std::ptr::eq(&**t, peer));
+        let tried = |peer: &Peer| {
+            self.tried
+                .iter()
+                .any(|t| t.name == peer.name && std::ptr::eq(&**t, peer))
+        };
         let peer = self.route.pool.next_peer(tried, key_hash, now)?;
         if let Some(last) = self.tried.last() {
             last.health.end();

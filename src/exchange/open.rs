@@ -14,7 +14,8 @@ use crate::keys::admit::{Caller, Denied, admit};
 use crate::keys::{KeyHash, KeyRecord};
 use crate::metering::{Dialect, Endpoint};
 use crate::quota::{
-    Amounts, Ask, GroupId, LimitKind, Rates, ReservationId, Reserved, Scope, ScopeClaim, Shortage, Subject,
+    Amounts, Ask, GroupId, LimitKind, Rates, ReservationId, Reserved, Scope, ScopeClaim, Shortage,
+    Subject,
 };
 use crate::store::{GroupRecord, StoreError, UsageEvent};
 use crate::time::UnixMs;
@@ -68,7 +69,12 @@ impl Desk {
     /// body is never read.
     pub async fn identify(&self, caller: &CallerFacts, now: UnixMs) -> Result<Identity, Refusal> {
         let hash = caller.hash.as_ref().ok_or(Refusal::NoKey)?;
-        let key = self.store.key_by_hash(hash).await.map_err(refuse_store)?.ok_or(Refusal::UnknownKey)?;
+        let key = self
+            .store
+            .key_by_hash(hash)
+            .await
+            .map_err(refuse_store)?
+            .ok_or(Refusal::UnknownKey)?;
         self.identity_of(key, caller, None, now).await
     }
 
@@ -107,16 +113,27 @@ impl Desk {
             let draft = Draft::new(&live, &request, &identity, route, self);
             let ask = draft.ask(&live.config, &request);
             match self.store.reserve(ask).await.map_err(refuse_store)? {
-                Reserved::Granted(grant) => return Ok(draft.granted(self, grant, &live.config, &request)),
+                Reserved::Granted(grant) => {
+                    return Ok(draft.granted(self, grant, &live.config, &request));
+                }
                 Reserved::Short(shortage) => return Err(refuse_shortage(shortage)),
                 Reserved::KeyChanged => {
-                    let key = self.store.key(identity.key.id).await.map_err(refuse_store)?;
+                    let key = self
+                        .store
+                        .key(identity.key.id)
+                        .await
+                        .map_err(refuse_store)?;
                     let key = key.ok_or(Refusal::UnknownKey)?;
-                    identity = self.identity_of(key, request.caller, request.model, UnixMs::now()).await?;
+                    identity = self
+                        .identity_of(key, request.caller, request.model, UnixMs::now())
+                        .await?;
                 }
             }
         }
-        log::error!("key {} changed {KEY_CHANGES} times during one admission", identity.key.id.0);
+        log::error!(
+            "key {} changed {KEY_CHANGES} times during one admission",
+            identity.key.id.0
+        );
         Err(Refusal::StoreUnavailable)
     }
 
@@ -139,20 +156,32 @@ impl Desk {
 
 impl Identity {
     fn admit(&self, caller: &CallerFacts, model: Option<&str>, now: UnixMs) -> Result<(), Refusal> {
-        let group_models = self.group.as_ref().map_or(&[][..], |group| &group.allowed_models);
-        let asked = Caller { ip: caller.ip, origin: caller.origin.as_deref(), model };
+        let group_models = self
+            .group
+            .as_ref()
+            .map_or(&[][..], |group| &group.allowed_models);
+        let asked = Caller {
+            ip: caller.ip,
+            origin: caller.origin.as_deref(),
+            model,
+        };
         admit(&self.key, group_models, &asked, now).map_err(|denied| match denied {
             Denied::Deleted => Refusal::UnknownKey,
             Denied::Expired => Refusal::KeyExpired,
             Denied::Disabled => Refusal::KeyDisabled,
             Denied::IpNotAllowed => Refusal::IpNotAllowed,
             Denied::OriginNotAllowed => Refusal::OriginNotAllowed,
-            Denied::ModelNotAllowed => Refusal::ModelNotAllowed { model: model.unwrap_or_default().to_owned() },
+            Denied::ModelNotAllowed => Refusal::ModelNotAllowed {
+                model: model.unwrap_or_default().to_owned(),
+            },
         })
     }
 
     fn may_use_pool(&self, pool: &str) -> bool {
-        let pools = self.group.as_ref().map_or(&[][..], |group| &group.allowed_pools);
+        let pools = self
+            .group
+            .as_ref()
+            .map_or(&[][..], |group| &group.allowed_pools);
         pools.is_empty() || pools.iter().any(|allowed| allowed == pool)
     }
 
@@ -160,16 +189,30 @@ impl Identity {
     fn has_spend_quota(&self) -> bool {
         let group = self.group.as_ref().map(|group| group.quotas);
         let quotas = std::iter::once(self.key.quotas).chain(group);
-        quotas.into_iter().any(|q| !q.tokens.is_unlimited() || !q.usd.is_unlimited())
+        quotas
+            .into_iter()
+            .any(|q| !q.tokens.is_unlimited() || !q.usd.is_unlimited())
     }
 
     /// The limits this caller draws on: the key's own, then its group's.
     pub fn scopes(&self, config: &Config) -> Vec<ScopeClaim> {
-        let rates = config.tiers.get(&self.key.tier).copied().unwrap_or_else(|| {
-            log::warn!("key {} has tier {:?}, which is not configured: no per-minute limits", self.key.id.0, self.key.tier);
-            Rates::default()
-        });
-        let mut scopes = vec![ScopeClaim { scope: Scope::Key(self.key.id), quotas: self.key.quotas, rates }];
+        let rates = config
+            .tiers
+            .get(&self.key.tier)
+            .copied()
+            .unwrap_or_else(|| {
+                log::warn!(
+                    "key {} has tier {:?}, which is not configured: no per-minute limits",
+                    self.key.id.0,
+                    self.key.tier
+                );
+                Rates::default()
+            });
+        let mut scopes = vec![ScopeClaim {
+            scope: Scope::Key(self.key.id),
+            quotas: self.key.quotas,
+            rates,
+        }];
         if let Some(group) = &self.group {
             scopes.push(ScopeClaim {
                 scope: Scope::Group(group.id),
@@ -182,7 +225,10 @@ impl Identity {
 }
 
 fn route(live: &Live, request: &OpenRequest<'_>, identity: &Identity) -> Result<Route, Refusal> {
-    if request.endpoint == Endpoint::Unmetered && !live.config.edge.allow_unmetered && identity.has_spend_quota() {
+    if request.endpoint == Endpoint::Unmetered
+        && !live.config.edge.allow_unmetered
+        && identity.has_spend_quota()
+    {
         return Err(Refusal::Unmetered);
     }
     let allowed = |pool: &str| identity.may_use_pool(pool);
@@ -193,7 +239,10 @@ fn route(live: &Live, request: &OpenRequest<'_>, identity: &Identity) -> Result<
     let model = || request.model.unwrap_or_default().to_owned();
     found.map_err(|fault| match fault {
         RouteFault::NoPoolForModel => Refusal::NoPoolForModel { model: model() },
-        RouteFault::OtherDialect(dialect) => Refusal::OtherDialect { model: model(), dialect },
+        RouteFault::OtherDialect(dialect) => Refusal::OtherDialect {
+            model: model(),
+            dialect,
+        },
         RouteFault::NoPoolForPath => Refusal::NotFound,
     })
 }
@@ -210,12 +259,30 @@ struct Draft {
 }
 
 impl Draft {
-    fn new(live: &Live, request: &OpenRequest<'_>, identity: &Identity, route: Route, desk: &Desk) -> Draft {
+    fn new(
+        live: &Live,
+        request: &OpenRequest<'_>,
+        identity: &Identity,
+        route: Route,
+        desk: &Desk,
+    ) -> Draft {
         let key = Arc::clone(&identity.key);
-        let priced_as = route.upstream_model.as_deref().or(request.model).unwrap_or_default();
+        let priced_as = route
+            .upstream_model
+            .as_deref()
+            .or(request.model)
+            .unwrap_or_default();
         let (price, price_known) = live.config.prices.of(priced_as);
-        let usual = request.model.and_then(|model| desk.store.usual_output(key.id, model));
-        let plan = Plan::new(request.endpoint, &request.demand, &price, &live.config.quota, usual);
+        let usual = request
+            .model
+            .and_then(|model| desk.store.usual_output(key.id, model));
+        let plan = Plan::new(
+            request.endpoint,
+            &request.demand,
+            &price,
+            &live.config.quota,
+            usual,
+        );
         let subject = Arc::new(Subject {
             key: key.id,
             request_id: request.id.simple().to_string(),
@@ -226,7 +293,15 @@ impl Draft {
             end_user: request.end_user.map(str::to_owned),
             input_tokens: plan.input_tokens,
         });
-        Draft { key, route, subject, scopes: identity.scopes(&live.config), price, price_known, plan }
+        Draft {
+            key,
+            route,
+            subject,
+            scopes: identity.scopes(&live.config),
+            price,
+            price_known,
+            plan,
+        }
     }
 
     fn ask(&self, config: &Config, request: &OpenRequest<'_>) -> Ask {
@@ -254,10 +329,12 @@ impl Draft {
         request: &OpenRequest<'_>,
     ) -> Exchange {
         desk.settler.began(grant.id);
-        let clamped_bound = self.plan.clamped_bound(config.quota.admission, &grant, request.demand.choices);
+        let clamped_bound =
+            self.plan
+                .clamped_bound(config.quota.admission, &grant, request.demand.choices);
         // An upstream that obeys a bound within the hold cannot outgrow it.
-        let bounded_by_hold =
-            (self.plan.declared || clamped_bound.is_some()) && self.plan.bound.min(i64::MAX) <= grant.output_tokens;
+        let bounded_by_hold = (self.plan.declared || clamped_bound.is_some())
+            && self.plan.bound.min(i64::MAX) <= grant.output_tokens;
         let tops_up = request.demand.stream
             && config.quota.on_overrun == OnOverrun::TopUp
             && request.endpoint.generates()
@@ -305,7 +382,9 @@ fn refuse_store(error: StoreError) -> Refusal {
 
 fn refuse_shortage(shortage: Box<Shortage>) -> Refusal {
     match shortage.kind {
-        LimitKind::Requests | LimitKind::Tokens | LimitKind::Usd => Refusal::QuotaExceeded(shortage),
+        LimitKind::Requests | LimitKind::Tokens | LimitKind::Usd => {
+            Refusal::QuotaExceeded(shortage)
+        }
         LimitKind::RequestsPerMinute | LimitKind::TokensPerMinute | LimitKind::Concurrency => {
             Refusal::RateLimited(shortage)
         }
@@ -352,6 +431,10 @@ impl UsageEvent {
 
     /// What this event charged.
     pub fn charged(&self) -> Amounts {
-        Amounts { requests: self.requests, tokens: self.total_tokens, nano_usd: self.total_cost_nano }
+        Amounts {
+            requests: self.requests,
+            tokens: self.total_tokens,
+            nano_usd: self.total_cost_nano,
+        }
     }
 }

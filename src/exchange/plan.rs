@@ -50,10 +50,23 @@ impl Plan {
             };
         }
         let no_output = endpoint == Endpoint::Embeddings;
-        let default = if no_output { 0 } else { quota.default_max_output_tokens.saturating_mul(demand.choices.max(1)) };
-        let bound = if no_output { 0 } else { demand.declared_output.unwrap_or(default) };
+        let default = if no_output {
+            0
+        } else {
+            quota
+                .default_max_output_tokens
+                .saturating_mul(demand.choices.max(1))
+        };
+        let bound = if no_output {
+            0
+        } else {
+            demand.declared_output.unwrap_or(default)
+        };
         let usual = usual_output.filter(|_| demand.stream && quota.estimate == Estimate::Auto);
-        let input = Usage { input_tokens: demand.input_tokens, ..Usage::default() };
+        let input = Usage {
+            input_tokens: demand.input_tokens,
+            ..Usage::default()
+        };
         Plan {
             input_tokens: demand.input_tokens,
             hold_output: usual.map_or(bound, |usual| usual.clamp(1, bound.max(1))),
@@ -92,8 +105,19 @@ mod tests {
     }
 
     fn plan(stream: bool, declared: Option<i64>, usual: Option<i64>) -> Plan {
-        let demand = Demand { stream, input_tokens: 10, declared_output: declared, choices: 1 };
-        Plan::new(Endpoint::ChatCompletions, &demand, &Price::default(), &quota(), usual)
+        let demand = Demand {
+            stream,
+            input_tokens: 10,
+            declared_output: declared,
+            choices: 1,
+        };
+        Plan::new(
+            Endpoint::ChatCompletions,
+            &demand,
+            &Price::default(),
+            &quota(),
+            usual,
+        )
     }
 
     #[test]
@@ -111,8 +135,17 @@ mod tests {
 
     #[test]
     fn what_generates_nothing_holds_no_tokens() {
-        let demand = Demand { input_tokens: 99, ..Demand::default() };
-        let plan = Plan::new(Endpoint::CountTokens, &demand, &Price::default(), &quota(), None);
+        let demand = Demand {
+            input_tokens: 99,
+            ..Demand::default()
+        };
+        let plan = Plan::new(
+            Endpoint::CountTokens,
+            &demand,
+            &Price::default(),
+            &quota(),
+            None,
+        );
         assert_eq!((plan.input_tokens, plan.hold_output), (0, 0));
     }
 }

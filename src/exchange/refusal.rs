@@ -63,7 +63,9 @@ impl Refusal {
             Refusal::NoPoolForModel { .. } | Refusal::OtherDialect { .. } => "MODEL_NOT_FOUND",
             Refusal::NotFound => "NOT_FOUND",
             Refusal::BodyTooLarge { .. } => "PAYLOAD_TOO_LARGE",
-            Refusal::UpstreamUnavailable | Refusal::Overloaded | Refusal::Draining => "UPSTREAM_UNAVAILABLE",
+            Refusal::UpstreamUnavailable | Refusal::Overloaded | Refusal::Draining => {
+                "UPSTREAM_UNAVAILABLE"
+            }
             Refusal::UpstreamTimeout => "UPSTREAM_TIMEOUT",
             Refusal::StoreUnavailable => "STORE_UNAVAILABLE",
             Refusal::Internal => "INTERNAL_ERROR",

@@ -32,7 +32,11 @@ impl Settler {
     /// `lease` is the time a reservation lives unless renewed.
     pub fn new(lease: Duration) -> (Arc<Self>, SettlerQueue) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let settler = Settler { sender, running: Mutex::new(HashMap::new()), lease };
+        let settler = Settler {
+            sender,
+            running: Mutex::new(HashMap::new()),
+            lease,
+        };
         (Arc::new(settler), SettlerQueue { receiver })
     }
 
@@ -63,7 +67,10 @@ impl Settler {
         let third = self.lease / 3;
         let mut running = self.running.lock();
         let mut due = Vec::new();
-        for (id, since) in running.iter_mut().filter(|(_, since)| now.duration_since(**since) >= third) {
+        for (id, since) in running
+            .iter_mut()
+            .filter(|(_, since)| now.duration_since(**since) >= third)
+        {
             *since = now;
             due.push(*id);
         }
@@ -81,10 +88,15 @@ impl Settler {
                 continue;
             }
             if let Err(fault) = store.renew(&due, lease_ms).await {
-                log::warn!("{} leases could not be renewed, trying again: {fault}", due.len());
+                log::warn!(
+                    "{} leases could not be renewed, trying again: {fault}",
+                    due.len()
+                );
                 let mut running = self.running.lock();
                 for id in &due {
-                    running.entry(*id).and_modify(|since| *since = Instant::now() - self.lease / 3);
+                    running
+                        .entry(*id)
+                        .and_modify(|since| *since = Instant::now() - self.lease / 3);
                 }
             }
         }

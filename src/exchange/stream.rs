@@ -22,7 +22,11 @@ pub(super) struct Hold {
 
 impl Hold {
     pub(super) fn new(output: i64) -> Self {
-        Hold { output: AtomicI64::new(output), asking: AtomicBool::new(false), refused: AtomicBool::new(false) }
+        Hold {
+            output: AtomicI64::new(output),
+            asking: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
+        }
     }
 }
 
@@ -39,7 +43,13 @@ pub enum Verdict {
 
 impl Exchange {
     /// The head of an answer arrived. Informational heads (1xx) are not passed here.
-    pub fn answered(&mut self, status: u16, content_type: &str, content_encoding: &str, strip_usage_chunk: bool) {
+    pub fn answered(
+        &mut self,
+        status: u16,
+        content_type: &str,
+        content_encoding: &str,
+        strip_usage_chunk: bool,
+    ) {
         self.status = status;
         let elapsed = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
         self.first_byte_ms = Some(elapsed);
@@ -59,7 +69,9 @@ impl Exchange {
     pub fn passes(&mut self, chunk: &Bytes, end: bool) -> Verdict {
         self.body_begun |= !chunk.is_empty() || end;
         self.response_size += i64::try_from(chunk.len()).unwrap_or(0);
-        let Some(meter) = &mut self.meter else { return Verdict::Forward };
+        let Some(meter) = &mut self.meter else {
+            return Verdict::Forward;
+        };
         let replacement = meter.push(chunk, end);
         if self.tops_up {
             let produced = meter.produced();
@@ -95,7 +107,11 @@ impl Exchange {
             let mut more = step;
             // The rest of a nearly empty quota is taken in ever smaller steps.
             while more >= SLACK_TOKENS / 2 {
-                let amounts = Amounts { requests: 0, tokens: more, nano_usd: cost_of(more, price) };
+                let amounts = Amounts {
+                    requests: 0,
+                    tokens: more,
+                    nano_usd: cost_of(more, price),
+                };
                 match store.top_up(id, &scopes, amounts).await {
                     Ok(true) => {
                         hold.output.fetch_add(more, Ordering::AcqRel);

@@ -51,18 +51,18 @@ pub struct Share {
 
 impl Budget {
     pub fn new() -> Arc<Self> {
-        Arc::new(Budget { used: AtomicUsize::new(0) })
-    }
-
-    /// Bytes held now.
-    pub fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
+        Arc::new(Budget {
+            used: AtomicUsize::new(0),
+        })
     }
 }
 
 impl Share {
     pub fn none(budget: &Arc<Budget>) -> Share {
-        Share { budget: Arc::clone(budget), bytes: 0 }
+        Share {
+            budget: Arc::clone(budget),
+            bytes: 0,
+        }
     }
 
     /// Grows to `bytes` in all; false, and unchanged, where the budget does not bear it.
@@ -120,8 +120,13 @@ fn framing(session: &mut Session) -> Framing {
     if session.as_mut().is_body_empty() {
         return Framing::Empty;
     }
-    let length = session.req_header().headers.get(http::header::CONTENT_LENGTH);
-    let length = length.and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok());
+    let length = session
+        .req_header()
+        .headers
+        .get(http::header::CONTENT_LENGTH);
+    let length = length
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.parse().ok());
     length.map_or(Framing::Unknown, Framing::Length)
 }
 
@@ -137,18 +142,30 @@ pub async fn read_whole(
     if let Framing::Length(length) = framing
         && length > bounds.max_body
     {
-        return Err(Refusal::BodyTooLarge { limit: bounds.max_body });
+        return Err(Refusal::BodyTooLarge {
+            limit: bounds.max_body,
+        });
     }
     if framing == Framing::Empty {
-        return Ok(Whole { bytes: Bytes::new(), replays: true });
+        return Ok(Whole {
+            bytes: Bytes::new(),
+            replays: true,
+        });
     }
     if expects_continue {
-        session.as_mut().write_continue_response().await.map_err(|_| client_gone())?;
+        session
+            .as_mut()
+            .write_continue_response()
+            .await
+            .map_err(|_| client_gone())?;
     }
     let read = read_all(session, framing, bounds, share);
     match tokio::time::timeout(bounds.deadline, read).await {
         Ok(whole) => whole,
-        Err(_) => Err(Refusal::BadRequest { message: "the request body came too slowly".to_owned(), param: None }),
+        Err(_) => Err(Refusal::BadRequest {
+            message: "the request body came too slowly".to_owned(),
+            param: None,
+        }),
     }
 }
 
@@ -173,10 +190,19 @@ async fn read_all(
                 session.as_mut().enable_retry_buffering();
             }
         }
-        let Some(piece) = session.as_mut().read_request_body().await.map_err(|_| client_gone())? else { break };
+        let Some(piece) = session
+            .as_mut()
+            .read_request_body()
+            .await
+            .map_err(|_| client_gone())?
+        else {
+            break;
+        };
         let total = so_far + piece.len();
         if total > bounds.max_body {
-            return Err(Refusal::BodyTooLarge { limit: bounds.max_body });
+            return Err(Refusal::BodyTooLarge {
+                limit: bounds.max_body,
+            });
         }
         if !share.grow_to(total, bounds.max_buffered) {
             return Err(Refusal::Overloaded);
@@ -193,7 +219,12 @@ async fn read_all(
     }
     // HTTP/2 says the end apart from the last piece.
     while !session.as_mut().is_body_done() {
-        match session.as_mut().read_request_body().await.map_err(|_| client_gone())? {
+        match session
+            .as_mut()
+            .read_request_body()
+            .await
+            .map_err(|_| client_gone())?
+        {
             Some(piece) if !piece.is_empty() => return Err(longer_than_declared()),
             Some(_) => {}
             None => break,
@@ -221,17 +252,27 @@ pub async fn peek_upload(
     expects_continue: bool,
 ) -> Result<Peeked, Refusal> {
     let framing = framing(session);
-    let passing = || Peeked { model: None, body: Body::Passing, whole: None };
+    let passing = || Peeked {
+        model: None,
+        body: Body::Passing,
+        whole: None,
+    };
     if let Framing::Length(length) = framing
         && length > bounds.max_upload
     {
-        return Err(Refusal::BodyTooLarge { limit: bounds.max_upload });
+        return Err(Refusal::BodyTooLarge {
+            limit: bounds.max_upload,
+        });
     }
     if framing == Framing::Empty || !content_type.starts_with("multipart/") {
         return Ok(passing());
     }
     if expects_continue {
-        session.as_mut().write_continue_response().await.map_err(|_| client_gone())?;
+        session
+            .as_mut()
+            .write_continue_response()
+            .await
+            .map_err(|_| client_gone())?;
     }
     let mut head = BytesMut::new();
     let mut model = None;
@@ -245,8 +286,12 @@ pub async fn peek_upload(
                 return peek_tail(session, head, length, bounds, content_type).await;
             }
         }
-        let read = tokio::time::timeout(bounds.deadline, session.as_mut().read_request_body()).await;
-        match read.map_err(|_| client_gone())?.map_err(|_| client_gone())? {
+        let read =
+            tokio::time::timeout(bounds.deadline, session.as_mut().read_request_body()).await;
+        match read
+            .map_err(|_| client_gone())?
+            .map_err(|_| client_gone())?
+        {
             Some(piece) => head.extend_from_slice(&piece),
             None => ended = true,
         }
@@ -255,7 +300,11 @@ pub async fn peek_upload(
     }
     let head = head.freeze();
     let whole = ended.then(|| head.clone());
-    Ok(Peeked { model, body: Body::Headed { head, due: true }, whole })
+    Ok(Peeked {
+        model,
+        body: Body::Headed { head, due: true },
+        whole,
+    })
 }
 
 /// The upload is short enough to be read to its end: then it is simply held.
@@ -267,14 +316,22 @@ async fn peek_tail(
     content_type: &str,
 ) -> Result<Peeked, Refusal> {
     while head.len() < length {
-        let read = tokio::time::timeout(bounds.deadline, session.as_mut().read_request_body()).await;
-        match read.map_err(|_| client_gone())?.map_err(|_| client_gone())? {
+        let read =
+            tokio::time::timeout(bounds.deadline, session.as_mut().read_request_body()).await;
+        match read
+            .map_err(|_| client_gone())?
+            .map_err(|_| client_gone())?
+        {
             Some(piece) => head.extend_from_slice(&piece),
             None => break,
         }
     }
     let bytes = head.freeze();
-    Ok(Peeked { model: multipart_model(content_type, &bytes), body: Body::Held(bytes), whole: None })
+    Ok(Peeked {
+        model: multipart_model(content_type, &bytes),
+        body: Body::Held(bytes),
+        whole: None,
+    })
 }
 
 impl Body {
@@ -293,7 +350,8 @@ impl Body {
             Body::Headed { head, due } => {
                 if *due {
                     *due = false;
-                    let mut joined = BytesMut::with_capacity(head.len() + piece.as_ref().map_or(0, Bytes::len));
+                    let mut joined =
+                        BytesMut::with_capacity(head.len() + piece.as_ref().map_or(0, Bytes::len));
                     joined.extend_from_slice(head);
                     joined.extend_from_slice(piece.as_deref().unwrap_or_default());
                     *piece = Some(joined.freeze());
@@ -320,11 +378,17 @@ impl Body {
 }
 
 fn client_gone() -> Refusal {
-    Refusal::BadRequest { message: "the request body ended early".to_owned(), param: None }
+    Refusal::BadRequest {
+        message: "the request body ended early".to_owned(),
+        param: None,
+    }
 }
 
 fn longer_than_declared() -> Refusal {
-    Refusal::BadRequest { message: "the request body is longer than its Content-Length".to_owned(), param: None }
+    Refusal::BadRequest {
+        message: "the request body is longer than its Content-Length".to_owned(),
+        param: None,
+    }
 }
 
 /// Takes what a refused client still sends, so that it reads the refusal instead of a reset: at most
@@ -358,7 +422,7 @@ mod tests {
         assert!(!other.grow_to(50, 100));
         assert!(other.grow_to(40, 100));
         drop(share);
-        assert_eq!(budget.used(), 40);
+        assert_eq!(budget.used.load(Ordering::Relaxed), 40);
     }
 
     #[test]
@@ -374,7 +438,10 @@ mod tests {
 
     #[test]
     fn a_head_goes_before_the_first_piece_of_each_attempt() {
-        let mut body = Body::Headed { head: Bytes::from_static(b"ab"), due: true };
+        let mut body = Body::Headed {
+            head: Bytes::from_static(b"ab"),
+            due: true,
+        };
         for _ in 0..2 {
             body.attempt_begins();
             let mut piece = Some(Bytes::from_static(b"cd"));

@@ -32,7 +32,11 @@ impl Cutting {
     /// Cuts: the event that goes out in the chunk's place.
     pub fn cut(&mut self, exchange: &Exchange) -> Bytes {
         self.swallowed = Some(0);
-        let standing = exchange.grant.standings.iter().find(|s| !s.quotas.tokens.is_unlimited());
+        let standing = exchange
+            .grant
+            .standings
+            .iter()
+            .find(|s| !s.quotas.tokens.is_unlimited());
         let refusal = match standing.or(exchange.grant.standings.first()) {
             Some(standing) => Refusal::QuotaExceeded(Box::new(Shortage {
                 kind: LimitKind::Tokens,
@@ -45,14 +49,24 @@ impl Cutting {
             })),
             None => Refusal::Internal,
         };
-        Reply::new(&refusal, exchange.dialect, &exchange.subject.request_id, false).stream_event(exchange.dialect)
+        Reply::new(
+            &refusal,
+            exchange.dialect,
+            &exchange.subject.request_id,
+            false,
+        )
+        .stream_event(exchange.dialect)
     }
 
     /// Swallows one more chunk; an error once the event is surely written.
     pub fn swallow(&mut self) -> Result<()> {
         let swallowed = self.swallowed.get_or_insert(0);
         *swallowed += 1;
-        if *swallowed >= SURELY_WRITTEN { Error::e_explain(ErrorType::Custom(CUT), "the quota bears no more") } else { Ok(()) }
+        if *swallowed >= SURELY_WRITTEN {
+            Error::e_explain(ErrorType::Custom(CUT), "the quota bears no more")
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -21,7 +21,9 @@ pub enum Next {
     /// It was answered here.
     Answered,
     /// It goes on in an inner request; `drain`: to its end, whoever listens.
-    Relay { drain: bool },
+    Relay {
+        drain: bool,
+    },
 }
 
 /// A body as far as it was read.
@@ -35,7 +37,11 @@ struct Read {
 
 impl Edge {
     /// Reads the head and the body, opens the exchange, edits the body. Not cancel safe.
-    pub(super) async fn enter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Next, Refusal> {
+    pub(super) async fn enter(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+    ) -> Result<Next, Refusal> {
         let live = self.desk.live.load_full();
         let config = &live.config;
         let (facts, sound) = Facts::read(session, &config.edge.trusted_proxies);
@@ -48,7 +54,10 @@ impl Edge {
         }
         let identity = self.desk.identify(&facts.caller, UnixMs::now()).await?;
         ctx.key = Some(identity.key.clone());
-        if self.answer_caller(session, facts, &identity, &live, ctx.id).await? {
+        if self
+            .answer_caller(session, facts, &identity, &live, ctx.id)
+            .await?
+        {
             return Ok(Next::Answered);
         }
         let mut share = Share::none(&self.budget);
@@ -60,7 +69,10 @@ impl Edge {
             Some(request) if request.background => Endpoint::Unmetered,
             _ => facts.endpoint,
         };
-        let exchange = self.desk.open(open_request(ctx, facts, identity, endpoint, &read)).await?;
+        let exchange = self
+            .desk
+            .open(open_request(ctx, facts, identity, endpoint, &read))
+            .await?;
         let whole = read.whole.map(|whole| match &read.request {
             Some(request) => {
                 let (edited, injected) = edit(whole, request, &exchange);
@@ -70,13 +82,21 @@ impl Edge {
             None => whole,
         });
         if let Some(whole) = whole {
-            ctx.body = if whole.is_empty() { Body::Passing } else { Body::Held(whole) };
+            ctx.body = if whole.is_empty() {
+                Body::Passing
+            } else {
+                Body::Held(whole)
+            };
         }
         let drain = config.quota.on_client_gone == OnClientGone::Drain && exchange.is_metered();
         let replays = read.replays && !(drain && matches!(ctx.body, Body::Held(_)));
         ctx.exchange = Some(exchange);
         self.metrics.exchange_began();
-        Ok(if replays { Next::Forward } else { Next::Relay { drain } })
+        Ok(if replays {
+            Next::Forward
+        } else {
+            Next::Relay { drain }
+        })
     }
 }
 
@@ -124,26 +144,49 @@ async fn read_body(
         deadline: config.edge.request_timeout,
     };
     if !facts.endpoint.is_json() || facts.content_type.starts_with("multipart/") {
-        let peeked =
-            body::peek_upload(session, &bounds, &facts.content_type, facts.expects_continue).await?;
+        let peeked = body::peek_upload(
+            session,
+            &bounds,
+            &facts.content_type,
+            facts.expects_continue,
+        )
+        .await?;
         *body = peeked.body;
         let whole = match body {
             Body::Held(bytes) => Some(bytes.clone()),
             _ => peeked.whole.clone(),
         };
-        return Ok(Read { request: None, model: peeked.model, whole, replays: peeked.whole.is_none() });
+        return Ok(Read {
+            request: None,
+            model: peeked.model,
+            whole,
+            replays: peeked.whole.is_none(),
+        });
     }
-    if session.req_header().headers.contains_key(http::header::CONTENT_ENCODING) {
+    if session
+        .req_header()
+        .headers
+        .contains_key(http::header::CONTENT_ENCODING)
+    {
         return Err(Refusal::BadRequest {
             message: "compressed request bodies are not taken; send the JSON as it is".to_owned(),
             param: None,
         });
     }
     let whole = body::read_whole(session, &bounds, share, facts.expects_continue).await?;
-    let request = read_request(facts.endpoint, &facts.path, &whole.bytes)
-        .map_err(|fault| Refusal::BadRequest { message: fault.message, param: fault.param })?;
+    let request = read_request(facts.endpoint, &facts.path, &whole.bytes).map_err(|fault| {
+        Refusal::BadRequest {
+            message: fault.message,
+            param: fault.param,
+        }
+    })?;
     let model = request.model.clone();
-    Ok(Read { request: Some(request), model, whole: Some(whole.bytes), replays: whole.replays })
+    Ok(Read {
+        request: Some(request),
+        model,
+        whole: Some(whole.bytes),
+        replays: whole.replays,
+    })
 }
 
 /// The three edits of SPEC section 3, step 2; true where `include_usage` was put in.

@@ -35,7 +35,10 @@ impl Facts {
     pub fn read(session: &Session, trusted_proxies: &[IpNet]) -> (Facts, Result<(), Refusal>) {
         let head = session.req_header();
         let path = head.uri.path().to_owned();
-        let peer_ip = session.client_addr().and_then(|addr| addr.as_inet()).map(|addr| addr.ip());
+        let peer_ip = session
+            .client_addr()
+            .and_then(|addr| addr.as_inet())
+            .map(|addr| addr.ip());
         let mut facts = Facts {
             caller: CallerFacts {
                 hash: None,
@@ -48,9 +51,12 @@ impl Facts {
             path,
             chinese: text(head, "accept-language").is_some_and(prefers_chinese),
             content_type: text(head, "content-type").unwrap_or_default().to_owned(),
-            expects_continue: text(head, "expect").is_some_and(|v| v.eq_ignore_ascii_case("100-continue")),
+            expects_continue: text(head, "expect")
+                .is_some_and(|v| v.eq_ignore_ascii_case("100-continue")),
         };
-        let sound = sound_head(head).and_then(|()| caller_key(head)).map(|hash| facts.caller.hash = hash);
+        let sound = sound_head(head)
+            .and_then(|()| caller_key(head))
+            .map(|hash| facts.caller.hash = hash);
         (facts, sound)
     }
 }
@@ -61,7 +67,10 @@ pub fn text<'a>(head: &'a RequestHeader, name: &str) -> Option<&'a str> {
 }
 
 fn fault(message: &str) -> Refusal {
-    Refusal::BadRequest { message: message.to_owned(), param: None }
+    Refusal::BadRequest {
+        message: message.to_owned(),
+        param: None,
+    }
 }
 
 /// Refuses heads whose framing or target two servers could read differently (RFC 9112 section 11).
@@ -84,7 +93,9 @@ fn sound_head(head: &RequestHeader) -> Result<(), Refusal> {
             return Err(fault("Content-Length must be one number, given once"));
         }
         if head.headers.contains_key(http::header::TRANSFER_ENCODING) {
-            return Err(fault("Content-Length and Transfer-Encoding exclude each other"));
+            return Err(fault(
+                "Content-Length and Transfer-Encoding exclude each other",
+            ));
         }
     }
     Ok(())
@@ -94,7 +105,10 @@ fn is_dot_segment(segment: &str) -> bool {
     matches!(segment, "." | "..")
         || (segment.len() <= 6
             && segment.contains('%')
-            && matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | ".."))
+            && matches!(
+                segment.to_ascii_lowercase().replace("%2e", ".").as_str(),
+                "." | ".."
+            ))
 }
 
 /// The key from any of its places (SPEC section 3, step 1). Two that differ are a fault.
@@ -128,16 +142,23 @@ fn caller_key(head: &RequestHeader) -> Result<Option<KeyHash>, Refusal> {
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, secret) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| secret.trim_ascii())
+    scheme
+        .eq_ignore_ascii_case(b"bearer ")
+        .then(|| secret.trim_ascii())
 }
 
 fn query_keys(query: &str) -> impl Iterator<Item = &str> {
-    query.split('&').filter_map(|pair| pair.strip_prefix("key="))
+    query
+        .split('&')
+        .filter_map(|pair| pair.strip_prefix("key="))
 }
 
 /// The query without the caller's key, for the upstream and for logs.
 pub fn query_without_key(query: &str) -> String {
-    let kept: Vec<&str> = query.split('&').filter(|pair| !pair.starts_with("key=")).collect();
+    let kept: Vec<&str> = query
+        .split('&')
+        .filter(|pair| !pair.starts_with("key="))
+        .collect();
     kept.join("&")
 }
 
@@ -148,11 +169,17 @@ fn client_ip(head: &RequestHeader, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     if !is_trusted(&peer) {
         return peer.to_canonical();
     }
-    let values: Vec<&str> =
-        head.headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    let values: Vec<&str> = head
+        .headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
     let mut client = peer;
     for hop in values.iter().rev().flat_map(|value| value.rsplit(',')) {
-        let Ok(ip) = hop.trim().parse::<IpAddr>() else { break };
+        let Ok(ip) = hop.trim().parse::<IpAddr>() else {
+            break;
+        };
         client = ip;
         if !is_trusted(&ip) {
             break;
@@ -169,7 +196,11 @@ fn prefers_chinese(accept: &str) -> bool {
             .filter_map(|part| {
                 let (tag, params) = part.trim().split_once(';').unwrap_or((part.trim(), ""));
                 let primary = tag.split('-').next().unwrap_or_default();
-                let q = params.trim().strip_prefix("q=").and_then(|q| q.parse::<f32>().ok()).unwrap_or(1.0);
+                let q = params
+                    .trim()
+                    .strip_prefix("q=")
+                    .and_then(|q| q.parse::<f32>().ok())
+                    .unwrap_or(1.0);
                 primary.eq_ignore_ascii_case(language).then_some(q)
             })
             .fold(0.0_f32, f32::max)
@@ -193,18 +224,34 @@ mod tests {
     #[test]
     fn the_key_is_found_in_each_of_its_places() {
         let expected = KeyHash::of(b"k1");
-        for headers in [&[("authorization", "Bearer k1")][..], &[("x-api-key", "k1")], &[("x-goog-api-key", "k1")]] {
+        for headers in [
+            &[("authorization", "Bearer k1")][..],
+            &[("x-api-key", "k1")],
+            &[("x-goog-api-key", "k1")],
+        ] {
             assert_eq!(caller_key(&head("/v1/x", headers)).unwrap(), Some(expected));
         }
-        assert_eq!(caller_key(&head("/v1/x?a=b&key=k1", &[])).unwrap(), Some(expected));
-        assert_eq!(caller_key(&head("/v1/x", &[("authorization", "Basic abc")])).unwrap(), None);
+        assert_eq!(
+            caller_key(&head("/v1/x?a=b&key=k1", &[])).unwrap(),
+            Some(expected)
+        );
+        assert_eq!(
+            caller_key(&head("/v1/x", &[("authorization", "Basic abc")])).unwrap(),
+            None
+        );
     }
 
     #[test]
     fn two_keys_that_differ_are_refused_and_two_alike_are_not() {
         let two = head("/v1/x?key=k2", &[("authorization", "Bearer k1")]);
         assert!(matches!(caller_key(&two), Err(Refusal::TwoKeys)));
-        let twice = head("/v1/x", &[("authorization", "Bearer k1"), ("authorization", "bearer k2")]);
+        let twice = head(
+            "/v1/x",
+            &[
+                ("authorization", "Bearer k1"),
+                ("authorization", "bearer k2"),
+            ],
+        );
         assert!(matches!(caller_key(&twice), Err(Refusal::TwoKeys)));
         let alike = head("/v1/x?key=k1", &[("x-api-key", "k1")]);
         assert!(caller_key(&alike).unwrap().is_some());
@@ -222,12 +269,28 @@ mod tests {
     #[test]
     fn unsound_heads_are_refused() {
         for target in ["/v1/../admin", "/v1/%2e%2E/admin", "/./v1"] {
-            assert!(sound_head(&head(target, &[("host", "a")])).is_err(), "{target}");
+            assert!(
+                sound_head(&head(target, &[("host", "a")])).is_err(),
+                "{target}"
+            );
         }
-        let twice = head("/", &[("host", "a"), ("content-length", "3"), ("content-length", "3")]);
+        let twice = head(
+            "/",
+            &[
+                ("host", "a"),
+                ("content-length", "3"),
+                ("content-length", "3"),
+            ],
+        );
         assert!(sound_head(&twice).is_err());
         assert!(sound_head(&head("/", &[("host", "a"), ("content-length", "3, 3")])).is_err());
-        assert!(sound_head(&head("/v1/models/..a", &[("host", "a"), ("content-length", "3")])).is_ok());
+        assert!(
+            sound_head(&head(
+                "/v1/models/..a",
+                &[("host", "a"), ("content-length", "3")]
+            ))
+            .is_ok()
+        );
     }
 
     #[test]

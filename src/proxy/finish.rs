@@ -21,11 +21,26 @@ use crate::time::UnixMs;
 
 impl Edge {
     /// The head of the answer is about to leave: the exchange takes note, our headers go in.
-    pub(super) fn answer_begins(&self, session: &Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
-        let Some(exchange) = ctx.exchange.as_mut() else { return Ok(()) };
+    pub(super) fn answer_begins(
+        &self,
+        session: &Session,
+        head: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let Some(exchange) = ctx.exchange.as_mut() else {
+            return Ok(());
+        };
         let strip = ctx.strip_usage_chunk && head.status.is_success();
-        let value = |name| head.headers.get(name).and_then(|v: &http::HeaderValue| v.to_str().ok()).unwrap_or_default();
-        let (kind, encoding) = (value(header::CONTENT_TYPE).to_owned(), value(header::CONTENT_ENCODING).to_owned());
+        let value = |name| {
+            head.headers
+                .get(name)
+                .and_then(|v: &http::HeaderValue| v.to_str().ok())
+                .unwrap_or_default()
+        };
+        let (kind, encoding) = (
+            value(header::CONTENT_TYPE).to_owned(),
+            value(header::CONTENT_ENCODING).to_owned(),
+        );
         exchange.answered(head.status.as_u16(), &kind, &encoding, strip);
         if strip && head.headers.contains_key(header::CONTENT_LENGTH) {
             // The body will be shorter than the upstream said.
@@ -40,7 +55,10 @@ impl Edge {
             }
             headers::scrub_answer(head, peer);
         }
-        let origin = ctx.facts.as_ref().and_then(|facts| facts.caller.origin.as_deref());
+        let origin = ctx
+            .facts
+            .as_ref()
+            .and_then(|facts| facts.caller.origin.as_deref());
         for (name, value) in local::cors_headers(&self.desk.live.load().config.edge, origin) {
             head.insert_header(name, value)?;
         }
@@ -59,8 +77,13 @@ impl Edge {
             e.set_retry(false);
             return e;
         };
-        let replayable = matches!(ctx.body, Body::Held(_)) || !session.as_ref().retry_buffer_truncated();
-        if *e.esource() == ErrorSource::Downstream || exchange.status() != 0 || !replayable || cut::is_cut(&e) {
+        let replayable =
+            matches!(ctx.body, Body::Held(_)) || !session.as_ref().retry_buffer_truncated();
+        if *e.esource() == ErrorSource::Downstream
+            || exchange.status() != 0
+            || !replayable
+            || cut::is_cut(&e)
+        {
             e.set_retry(false);
             return e;
         }
@@ -74,7 +97,9 @@ impl Edge {
         retry::book_failure(exchange);
         self.attempt_failed(exchange, &e);
         let rejected = matches!(e.etype(), pingora::ErrorType::HTTPStatus(401 | 403));
-        e.set_retry(exchange.may_try_another() && (rejected || retry::wants_another(exchange, kind)));
+        e.set_retry(
+            exchange.may_try_another() && (rejected || retry::wants_another(exchange, kind)),
+        );
         e
     }
 
@@ -100,7 +125,12 @@ impl Edge {
     }
 
     /// Tells the client of a failure where that is still possible; answers the status written, or 0.
-    pub(super) async fn answer_failure(&self, session: &mut Session, e: &Error, ctx: &mut Ctx) -> u16 {
+    pub(super) async fn answer_failure(
+        &self,
+        session: &mut Session,
+        e: &Error,
+        ctx: &mut Ctx,
+    ) -> u16 {
         if cut::is_cut(e) {
             // The error event is out; what is missing is the end of the body.
             if session.write_response_body(None, true).await.is_err() {
@@ -113,9 +143,15 @@ impl Edge {
         if session.response_written().is_some() {
             return 0;
         }
-        let Some(refusal) = retry::refusal(e) else { return 0 };
-        let (dialect, chinese) =
-            ctx.facts.as_ref().map_or((crate::metering::Dialect::OpenAi, false), |f| (f.dialect, f.chinese));
+        let Some(refusal) = retry::refusal(e) else {
+            return 0;
+        };
+        let (dialect, chinese) = ctx
+            .facts
+            .as_ref()
+            .map_or((crate::metering::Dialect::OpenAi, false), |f| {
+                (f.dialect, f.chinese)
+            });
         let id = ctx.request_id();
         let reply = reply::Reply::new(&refusal, dialect, &id, chinese);
         ctx.refused = Some((reply.status, refusal.code()));
@@ -128,7 +164,9 @@ impl Edge {
 
     /// Closes the exchange, or books the refusal; emits the one event of this request.
     pub(super) async fn finish(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Ctx) {
-        let status = session.response_written().map_or(0, |head| head.status.as_u16());
+        let status = session
+            .response_written()
+            .map_or(0, |head| head.status.as_u16());
         match ctx.exchange.take() {
             Some(exchange) => self.close(exchange, status, e, ctx).await,
             None => self.refused(session, status, ctx).await,
@@ -137,7 +175,10 @@ impl Edge {
 
     async fn close(&self, mut exchange: Exchange, status: u16, e: Option<&Error>, ctx: &Ctx) {
         let end = self.end_of(&exchange, e, ctx);
-        let code = ctx.refused.map(|(_, code)| code).or((end == End::Cut).then_some("QUOTA_EXCEEDED"));
+        let code = ctx
+            .refused
+            .map(|(_, code)| code)
+            .or((end == End::Cut).then_some("QUOTA_EXCEEDED"));
         let error = code.map(|code| (code, e.map_or("", |e| e.etype().as_str())));
         let must_count = exchange.must_count_text();
         let ((settlement, capped), exchange) = if must_count {
@@ -169,8 +210,20 @@ impl Edge {
         }
     }
 
-    fn emit(&self, exchange: &Exchange, closed: Closed, status: u16, code: Option<&'static str>, ctx: &Ctx) {
-        let Closed { event, settled, capped, attempts } = closed;
+    fn emit(
+        &self,
+        exchange: &Exchange,
+        closed: Closed,
+        status: u16,
+        code: Option<&'static str>,
+        ctx: &Ctx,
+    ) {
+        let Closed {
+            event,
+            settled,
+            capped,
+            attempts,
+        } = closed;
         let mut flags = Vec::new();
         let mut flag = |is: bool, flag| {
             if is {
@@ -225,7 +278,9 @@ impl Edge {
     }
 
     async fn refused(&self, session: &Session, status: u16, ctx: &Ctx) {
-        let Some(facts) = ctx.facts.as_deref() else { return };
+        let Some(facts) = ctx.facts.as_deref() else {
+            return;
+        };
         let took = ctx.started.elapsed();
         let took_ms = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
         let code = ctx.refused.map(|(_, code)| code);
@@ -269,8 +324,15 @@ impl Edge {
             estimated: false,
             reason: None,
         };
-        ExchangeEnded { took, first_byte: None, used: None, debt_tokens: 0, flags: &[], line }
-            .emit(&self.metrics, self.access_log.as_deref());
+        ExchangeEnded {
+            took,
+            first_byte: None,
+            used: None,
+            debt_tokens: 0,
+            flags: &[],
+            line,
+        }
+        .emit(&self.metrics, self.access_log.as_deref());
     }
 }
 

@@ -29,10 +29,19 @@ const NOT_FORWARDED: [&str; 11] = [
 
 /// What a provider sends that speaks of the operator's account, not of the caller's key.
 const NOT_RETURNED_PREFIXES: [&str; 2] = ["x-ratelimit-", "anthropic-ratelimit-"];
-const NOT_RETURNED: [&str; 3] = ["set-cookie", "openai-organization", "anthropic-organization-id"];
+const NOT_RETURNED: [&str; 3] = [
+    "set-cookie",
+    "openai-organization",
+    "anthropic-organization-id",
+];
 
 /// Makes a caller's head into the one that the peer sees.
-pub fn to_upstream(head: &mut RequestHeader, peer: &Peer, dialect: Dialect, length: Option<usize>) -> Result<()> {
+pub fn to_upstream(
+    head: &mut RequestHeader,
+    peer: &Peer,
+    dialect: Dialect,
+    length: Option<usize>,
+) -> Result<()> {
     for name in NOT_FORWARDED {
         head.remove_header(name);
     }
@@ -45,7 +54,10 @@ pub fn to_upstream(head: &mut RequestHeader, peer: &Peer, dialect: Dialect, leng
     rewrite_target(head, &config.base_path)?;
     if let Some(credential) = &config.credential {
         match dialect {
-            Dialect::OpenAi => head.insert_header(header::AUTHORIZATION, format!("Bearer {}", credential.reveal()))?,
+            Dialect::OpenAi => head.insert_header(
+                header::AUTHORIZATION,
+                format!("Bearer {}", credential.reveal()),
+            )?,
             Dialect::Anthropic => head.insert_header("x-api-key", credential.reveal())?,
             Dialect::Gemini => head.insert_header("x-goog-api-key", credential.reveal())?,
         }
@@ -73,7 +85,11 @@ fn rewrite_target(head: &mut RequestHeader, base_path: &str) -> Result<()> {
     }
     let version = path.split('/').nth(1).unwrap_or_default();
     let doubled = !version.is_empty() && base_path.rsplit('/').next() == Some(version);
-    let path = if doubled { &path[version.len() + 1..] } else { path };
+    let path = if doubled {
+        &path[version.len() + 1..]
+    } else {
+        path
+    };
     let mut target = format!("{base_path}{path}");
     let query = query.map(query_without_key).unwrap_or_default();
     if !query.is_empty() {
@@ -94,14 +110,20 @@ pub fn scrub_answer(head: &mut ResponseHeader, peer: &Peer) {
         .map(|secret| secret.reveal().as_bytes())
         .filter(|secret| secret.len() >= 8)
         .collect();
-    let leaks = |value: &[u8]| secrets.iter().any(|secret| memchr::memmem::find(value, secret).is_some());
+    let leaks = |value: &[u8]| {
+        secrets
+            .iter()
+            .any(|secret| memchr::memmem::find(value, secret).is_some())
+    };
     let doomed: Vec<HeaderName> = head
         .headers
         .iter()
         .filter(|(name, value)| {
             let name = name.as_str();
             NOT_RETURNED.contains(&name)
-                || NOT_RETURNED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+                || NOT_RETURNED_PREFIXES
+                    .iter()
+                    .any(|prefix| name.starts_with(prefix))
                 || leaks(value.as_bytes())
         })
         .map(|(name, _)| name.clone())
@@ -126,16 +148,38 @@ impl Gauge {
     }
 
     fn figure(&self, amount: i64) -> String {
-        if self.name == "usd" { dollars(amount) } else { amount.to_string() }
+        if self.name == "usd" {
+            dollars(amount)
+        } else {
+            amount.to_string()
+        }
     }
 }
 
 fn gauges(standing: &Standing) -> impl Iterator<Item = Gauge> {
     let (quotas, used, held) = (standing.quotas, standing.used, standing.held);
     [
-        (Resource::Requests, "requests", quotas.requests, used.requests, held.requests),
-        (Resource::Tokens, "tokens", quotas.tokens, used.tokens, held.tokens),
-        (Resource::Usd, "usd", quotas.usd, used.nano_usd, held.nano_usd),
+        (
+            Resource::Requests,
+            "requests",
+            quotas.requests,
+            used.requests,
+            held.requests,
+        ),
+        (
+            Resource::Tokens,
+            "tokens",
+            quotas.tokens,
+            used.tokens,
+            held.tokens,
+        ),
+        (
+            Resource::Usd,
+            "usd",
+            quotas.usd,
+            used.nano_usd,
+            held.nano_usd,
+        ),
     ]
     .into_iter()
     .filter(|(_, _, limit, _, _)| !limit.is_unlimited())
@@ -149,7 +193,11 @@ fn gauges(standing: &Standing) -> impl Iterator<Item = Gauge> {
 
 /// The quota headers of every metered answer (SPEC section 3, "Headers"). The figures are those of
 /// the reserve: they need no second look at the store.
-pub fn quota_headers(standings: &[Standing], dialect: Dialect, now: UnixMs) -> Vec<(String, String)> {
+pub fn quota_headers(
+    standings: &[Standing],
+    dialect: Dialect,
+    now: UnixMs,
+) -> Vec<(String, String)> {
     let mut out = Vec::with_capacity(12);
     let mut put = |name: &str, value: String| out.push((name.to_owned(), value));
     if let Some(tightest) = standings.iter().flat_map(gauges).min_by_key(Gauge::share) {
@@ -158,20 +206,35 @@ pub fn quota_headers(standings: &[Standing], dialect: Dialect, now: UnixMs) -> V
         put("x-quota-remaining", tightest.figure(tightest.remaining));
         put("x-quota-type", tightest.name.to_owned());
     }
-    let Some(own) = standings.first() else { return out };
+    let Some(own) = standings.first() else {
+        return out;
+    };
     let buckets = [
-        ("requests", own.rates.requests_per_minute, own.requests_in_bucket),
+        (
+            "requests",
+            own.rates.requests_per_minute,
+            own.requests_in_bucket,
+        ),
         ("tokens", own.rates.tokens_per_minute, own.tokens_in_bucket),
     ];
-    let limited: Vec<_> = buckets.into_iter().filter(|(_, limit, _)| *limit > 0).collect();
+    let limited: Vec<_> = buckets
+        .into_iter()
+        .filter(|(_, limit, _)| *limit > 0)
+        .collect();
     for &(name, limit, level) in &limited {
         let full_in_ms = (limit - level).max(0).saturating_mul(60_000) / limit;
         let level = level.max(0).to_string();
         match dialect {
             Dialect::Anthropic => {
-                put(&format!("anthropic-ratelimit-{name}-limit"), limit.to_string());
+                put(
+                    &format!("anthropic-ratelimit-{name}-limit"),
+                    limit.to_string(),
+                );
                 put(&format!("anthropic-ratelimit-{name}-remaining"), level);
-                put(&format!("anthropic-ratelimit-{name}-reset"), now.plus_ms(full_in_ms).to_rfc3339());
+                put(
+                    &format!("anthropic-ratelimit-{name}-reset"),
+                    now.plus_ms(full_in_ms).to_rfc3339(),
+                );
             }
             Dialect::OpenAi | Dialect::Gemini => {
                 put(&format!("x-ratelimit-limit-{name}"), limit.to_string());
@@ -182,7 +245,10 @@ pub fn quota_headers(standings: &[Standing], dialect: Dialect, now: UnixMs) -> V
     }
     if !limited.is_empty() {
         // draft-ietf-httpapi-ratelimit-headers-09: a policy's quota and window, and what is left.
-        let policies: Vec<String> = limited.iter().map(|(name, limit, _)| format!("\"{name}\";q={limit};w=60")).collect();
+        let policies: Vec<String> = limited
+            .iter()
+            .map(|(name, limit, _)| format!("\"{name}\";q={limit};w=60"))
+            .collect();
         let levels: Vec<String> = limited
             .iter()
             .map(|(name, limit, level)| {
@@ -242,9 +308,15 @@ mod tests {
             rewrite_target(&mut head, base).unwrap();
             String::from_utf8(head.raw_path().to_vec()).unwrap()
         };
-        assert_eq!(target("/openai", "/v1/chat?a=1&key=secret"), "/openai/v1/chat?a=1");
+        assert_eq!(
+            target("/openai", "/v1/chat?a=1&key=secret"),
+            "/openai/v1/chat?a=1"
+        );
         assert_eq!(target("/api/v1", "/v1/chat"), "/api/v1/chat");
-        assert_eq!(target("", "/v1beta/models/x:y?key=secret"), "/v1beta/models/x:y");
+        assert_eq!(
+            target("", "/v1beta/models/x:y?key=secret"),
+            "/v1beta/models/x:y"
+        );
         assert_eq!(target("", "/v1/models"), "/v1/models");
     }
 }

@@ -17,13 +17,27 @@ use crate::exchange::{Identity, Live, Refusal};
 use crate::keys::KeyRecord;
 
 /// Paths that are ours on every port: never forwarded (SPEC section 2, `mount_admin`).
-const OURS: [&str; 7] = ["/admin", "/api", "/metrics", "/openapi.json", "/usage", "/health", "/healthz"];
+const OURS: [&str; 7] = [
+    "/admin",
+    "/api",
+    "/metrics",
+    "/openapi.json",
+    "/usage",
+    "/health",
+    "/healthz",
+];
 
 /// A caller's own figures (SPEC section 5); the admin service knows how they look.
 #[async_trait]
 pub trait SelfService: Send + Sync + 'static {
     /// Status and body; `None` where the path is not one of its own.
-    async fn answer(&self, key: &KeyRecord, method: &str, path: &str, query: &str) -> Option<(u16, Value)>;
+    async fn answer(
+        &self,
+        key: &KeyRecord,
+        method: &str,
+        path: &str,
+        query: &str,
+    ) -> Option<(u16, Value)>;
 }
 
 impl Edge {
@@ -35,7 +49,12 @@ impl Edge {
         config: &Config,
         id: Uuid,
     ) -> Result<bool, Refusal> {
-        if facts.method == "OPTIONS" && session.req_header().headers.contains_key("access-control-request-method") {
+        if facts.method == "OPTIONS"
+            && session
+                .req_header()
+                .headers
+                .contains_key("access-control-request-method")
+        {
             return preflight(session, config, id).await.map(|()| true);
         }
         if facts.method != "GET" && facts.method != "HEAD" {
@@ -46,7 +65,14 @@ impl Edge {
             "/" => (200, about()),
             _ => return Ok(false),
         };
-        send(session, status, &body, id, &cors_headers(&config.edge, facts.caller.origin.as_deref())).await?;
+        send(
+            session,
+            status,
+            &body,
+            id,
+            &cors_headers(&config.edge, facts.caller.origin.as_deref()),
+        )
+        .await?;
         Ok(true)
     }
 
@@ -59,7 +85,10 @@ impl Edge {
             (200, "ok")
         };
         let version = env!("CARGO_PKG_VERSION");
-        (code, json!({"status": status, "service": "quota-proxy", "version": version, "environment": environment}))
+        (
+            code,
+            json!({"status": status, "service": "quota-proxy", "version": version, "environment": environment}),
+        )
     }
 
     /// What a known caller asks of us and not of a provider. True where it was answered.
@@ -87,7 +116,10 @@ impl Edge {
         }
         if live.config.edge.self_service {
             let query = query_without_key(session.req_header().uri.query().unwrap_or_default());
-            let answer = self.self_service.answer(&identity.key, &facts.method, &facts.path, &query).await;
+            let answer = self
+                .self_service
+                .answer(&identity.key, &facts.method, &facts.path, &query)
+                .await;
             if let Some((status, body)) = answer {
                 send(session, status, &body, id, &cors).await?;
                 return Ok(true);
@@ -99,7 +131,10 @@ impl Edge {
 
 /// Whether a path belongs to the proxy's own interfaces.
 pub(super) fn is_ours(path: &str) -> bool {
-    OURS.iter().any(|own| path.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    OURS.iter().any(|own| {
+        path.strip_prefix(own)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
 }
 
 fn about() -> Value {
@@ -130,20 +165,26 @@ async fn send(
         session.write_response_header(Box::new(head), false).await?;
         session.write_response_body(Some(body), true).await
     };
-    write.await.map_err(|_: Box<pingora::Error>| Refusal::Internal)
+    write
+        .await
+        .map_err(|_: Box<pingora::Error>| Refusal::Internal)
 }
 
 /// A preflight carries no key; what the key's own `allowed_origins` say rules the request that follows.
 async fn preflight(session: &mut Session, config: &Config, id: Uuid) -> Result<(), Refusal> {
     let asked = |name| text(session.req_header(), name).map(str::to_owned);
     let origin = asked("origin");
-    let headers = asked("access-control-request-headers").unwrap_or_else(|| "authorization, content-type".to_owned());
+    let headers = asked("access-control-request-headers")
+        .unwrap_or_else(|| "authorization, content-type".to_owned());
     let cors = cors_headers(&config.edge, origin.as_deref());
     let write = async {
         let mut head = ResponseHeader::build(204, Some(8))?;
         head.insert_header("x-request-id", id.simple().to_string())?;
         if !cors.is_empty() {
-            head.insert_header("access-control-allow-methods", "GET, POST, PUT, PATCH, DELETE, OPTIONS")?;
+            head.insert_header(
+                "access-control-allow-methods",
+                "GET, POST, PUT, PATCH, DELETE, OPTIONS",
+            )?;
             head.insert_header("access-control-allow-headers", headers)?;
             head.insert_header("access-control-max-age", "600")?;
         }
@@ -152,20 +193,35 @@ async fn preflight(session: &mut Session, config: &Config, id: Uuid) -> Result<(
         }
         session.write_response_header(Box::new(head), true).await
     };
-    write.await.map_err(|_: Box<pingora::Error>| Refusal::Internal)
+    write
+        .await
+        .map_err(|_: Box<pingora::Error>| Refusal::Internal)
 }
 
 /// What a browser needs to read an answer; nothing for requests without an `Origin`.
 pub(super) fn cors_headers(config: &EdgeConfig, origin: Option<&str>) -> Vec<(String, String)> {
-    let Some(origin) = origin else { return Vec::new() };
+    let Some(origin) = origin else {
+        return Vec::new();
+    };
     let any = config.cors_origins.iter().any(|allowed| allowed == "*");
     if !any && !config.cors_origins.iter().any(|allowed| allowed == origin) {
         return Vec::new();
     }
-    let exposed = "x-request-id, x-quota-limit, x-quota-used, x-quota-remaining, x-quota-type, retry-after";
+    let exposed =
+        "x-request-id, x-quota-limit, x-quota-used, x-quota-remaining, x-quota-type, retry-after";
     vec![
-        ("access-control-allow-origin".to_owned(), if any { "*".to_owned() } else { origin.to_owned() }),
-        ("access-control-expose-headers".to_owned(), exposed.to_owned()),
+        (
+            "access-control-allow-origin".to_owned(),
+            if any {
+                "*".to_owned()
+            } else {
+                origin.to_owned()
+            },
+        ),
+        (
+            "access-control-expose-headers".to_owned(),
+            exposed.to_owned(),
+        ),
         ("vary".to_owned(), "origin".to_owned()),
     ]
 }
@@ -176,10 +232,21 @@ mod tests {
 
     #[test]
     fn our_paths_are_never_forwarded() {
-        for path in ["/admin", "/admin/api-keys", "/api/usage", "/usage", "/metrics"] {
+        for path in [
+            "/admin",
+            "/admin/api-keys",
+            "/api/usage",
+            "/usage",
+            "/metrics",
+        ] {
             assert!(is_ours(path), "{path}");
         }
-        for path in ["/v1/chat/completions", "/administration", "/apis", "/v1/usage"] {
+        for path in [
+            "/v1/chat/completions",
+            "/administration",
+            "/apis",
+            "/v1/usage",
+        ] {
             assert!(!is_ours(path), "{path}");
         }
     }

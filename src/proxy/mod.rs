@@ -151,8 +151,12 @@ impl Ctx {
 impl Edge {
     /// Answers a refusal in the dialect of the path, then takes what the client still sends.
     async fn refuse(&self, session: &mut Session, ctx: &mut Ctx, refusal: &Refusal) -> Result<()> {
-        let (dialect, chinese) =
-            ctx.facts.as_ref().map_or((crate::metering::Dialect::OpenAi, false), |f| (f.dialect, f.chinese));
+        let (dialect, chinese) = ctx
+            .facts
+            .as_ref()
+            .map_or((crate::metering::Dialect::OpenAi, false), |f| {
+                (f.dialect, f.chinese)
+            });
         let id = ctx.request_id();
         let reply = reply::Reply::new(refusal, dialect, &id, chinese);
         ctx.refused = Some((reply.status, refusal.code()));
@@ -168,16 +172,26 @@ impl Edge {
     fn extra_headers(&self, ctx: &Ctx, refusal: &Refusal) -> Vec<(String, String)> {
         let mut extra = match refusal {
             Refusal::QuotaExceeded(shortage) | Refusal::RateLimited(shortage) => {
-                let dialect = ctx.facts.as_ref().map_or(crate::metering::Dialect::OpenAi, |f| f.dialect);
+                let dialect = ctx
+                    .facts
+                    .as_ref()
+                    .map_or(crate::metering::Dialect::OpenAi, |f| f.dialect);
                 headers::quota_headers(&[shortage.standing], dialect, crate::time::UnixMs::now())
             }
             _ => Vec::new(),
         };
-        if ctx.facts.as_ref().is_some_and(|f| f.dialect == crate::metering::Dialect::Anthropic) {
+        if ctx
+            .facts
+            .as_ref()
+            .is_some_and(|f| f.dialect == crate::metering::Dialect::Anthropic)
+        {
             extra.push(("request-id".to_owned(), ctx.request_id()));
         }
         let origin = ctx.facts.as_ref().and_then(|f| f.caller.origin.as_deref());
-        extra.extend(local::cors_headers(&self.desk.live.load().config.edge, origin));
+        extra.extend(local::cors_headers(
+            &self.desk.live.load().config.edge,
+            origin,
+        ));
         extra
     }
 
@@ -219,19 +233,39 @@ impl ProxyHttp for Edge {
         }
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Self::CTX) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        ctx: &mut Self::CTX,
+    ) -> Result<Box<HttpPeer>> {
         let again = std::mem::take(&mut ctx.same_peer_again);
         let exchange = ctx.exchange.as_mut().ok_or_else(Self::no_peer)?;
-        let peer = exchange.attempt(crate::time::UnixMs::now(), again).ok_or_else(Self::no_peer)?;
-        let address = self.addresses.of(&peer, exchange.attempts()).await.map_err(|fault| {
-            log::warn!("a peer's name leads nowhere: {}", fault.0);
-            retry::book_failure(exchange);
-            let mut error = Error::explain(ErrorType::ConnectNoRoute, "the peer's name leads nowhere").into_up();
-            error.set_retry(retry::wants_another(exchange, Some(crate::config::RetryOn::Connect)));
-            error
-        })?;
+        let peer = exchange
+            .attempt(crate::time::UnixMs::now(), again)
+            .ok_or_else(Self::no_peer)?;
+        let address = self
+            .addresses
+            .of(&peer, exchange.attempts())
+            .await
+            .map_err(|fault| {
+                log::warn!("a peer's name leads nowhere: {}", fault.0);
+                retry::book_failure(exchange);
+                let mut error =
+                    Error::explain(ErrorType::ConnectNoRoute, "the peer's name leads nowhere")
+                        .into_up();
+                error.set_retry(retry::wants_another(
+                    exchange,
+                    Some(crate::config::RetryOn::Connect),
+                ));
+                error
+            })?;
         let longest = self.desk.live.load().config.edge.request_timeout;
-        Ok(Box::new(peer::http_peer(&peer, &exchange.route.pool.config, address, longest)))
+        Ok(Box::new(peer::http_peer(
+            &peer,
+            &exchange.route.pool.config,
+            address,
+            longest,
+        )))
     }
 
     async fn upstream_request_filter(
@@ -261,7 +295,8 @@ impl ProxyHttp for Edge {
             ctx.request_size += came;
             let limit = self.desk.live.load().config.edge.max_upload;
             if ctx.request_size > limit {
-                return Error::e_explain(ErrorType::HTTPStatus(413), "the upload is too large").map_err(Error::into_down);
+                return Error::e_explain(ErrorType::HTTPStatus(413), "the upload is too large")
+                    .map_err(Error::into_down);
             }
         }
         ctx.body.outgoing(body, end_of_stream);
@@ -301,7 +336,9 @@ impl ProxyHttp for Edge {
         upstream_response: &mut ResponseHeader,
         ctx: &mut Self::CTX,
     ) -> Result<()> {
-        let Some(exchange) = ctx.exchange.as_ref() else { return Ok(()) };
+        let Some(exchange) = ctx.exchange.as_ref() else {
+            return Ok(());
+        };
         retry::judge(exchange, upstream_response)
     }
 
@@ -328,7 +365,9 @@ impl ProxyHttp for Edge {
             *body = None;
             return ctx.cutting.swallow().map(|()| None);
         }
-        let Some(exchange) = ctx.exchange.as_mut() else { return Ok(None) };
+        let Some(exchange) = ctx.exchange.as_mut() else {
+            return Ok(None);
+        };
         let chunk = body.clone().unwrap_or_default();
         match exchange.passes(&chunk, end_of_stream) {
             Verdict::Forward => {}
@@ -338,9 +377,17 @@ impl ProxyHttp for Edge {
         Ok(None)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Self::CTX) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        e: &Error,
+        ctx: &mut Self::CTX,
+    ) -> FailToProxy {
         let error_code = self.answer_failure(session, e, ctx).await;
-        FailToProxy { error_code, can_reuse_downstream: false }
+        FailToProxy {
+            error_code,
+            can_reuse_downstream: false,
+        }
     }
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Self::CTX) {

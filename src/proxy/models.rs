@@ -41,7 +41,11 @@ pub async fn answer(
     path: &str,
     anthropic: bool,
 ) -> Option<Value> {
-    let dialect = if anthropic { Dialect::Anthropic } else { Dialect::OpenAi };
+    let dialect = if anthropic {
+        Dialect::Anthropic
+    } else {
+        Dialect::OpenAi
+    };
     let one = path.split_once("/models/").map(|(_, id)| id);
     let names = served(lists, live, identity, dialect).await;
     let show = |(id, owner): &(String, String)| {
@@ -55,7 +59,10 @@ pub async fn answer(
         return names.iter().find(|(id, _)| id == one).map(show);
     }
     let data: Vec<Value> = names.iter().map(show).collect();
-    let (first, last) = (names.first().map(|(id, _)| id), names.last().map(|(id, _)| id));
+    let (first, last) = (
+        names.first().map(|(id, _)| id),
+        names.last().map(|(id, _)| id),
+    );
     Some(if anthropic {
         json!({"data": data, "has_more": false, "first_id": first, "last_id": last})
     } else {
@@ -64,26 +71,54 @@ pub async fn answer(
 }
 
 /// Model and pool, sorted by name, each once.
-async fn served(lists: &ModelLists, live: &Arc<Live>, identity: &Identity, dialect: Dialect) -> Vec<(String, String)> {
+async fn served(
+    lists: &ModelLists,
+    live: &Arc<Live>,
+    identity: &Identity,
+    dialect: Dialect,
+) -> Vec<(String, String)> {
     let group = identity.group.as_ref();
     let allowed_pools = group.map_or(&[][..], |group| &group.allowed_pools);
     let allowed_models = group.map_or(&[][..], |group| &group.allowed_models);
     let mut found: Vec<(String, String)> = Vec::new();
-    for pool in live.pools.all().iter().filter(|pool| pool.config.dialect == dialect) {
+    for pool in live
+        .pools
+        .all()
+        .iter()
+        .filter(|pool| pool.config.dialect == dialect)
+    {
         let name = &pool.config.name;
         if !allowed_pools.is_empty() && !allowed_pools.contains(name) {
             continue;
         }
-        let mut models: BTreeSet<String> =
-            pool.config.models.iter().filter(|model| !is_glob(model)).cloned().collect();
+        let mut models: BTreeSet<String> = pool
+            .config
+            .models
+            .iter()
+            .filter(|model| !is_glob(model))
+            .cloned()
+            .collect();
         models.extend(pool.config.aliases.keys().cloned());
         if pool.config.models.iter().any(|model| is_glob(model)) {
-            models.extend(lists.of(pool).await.iter().filter(|model| pool.serves(model)).cloned());
+            models.extend(
+                lists
+                    .of(pool)
+                    .await
+                    .iter()
+                    .filter(|model| pool.serves(model))
+                    .cloned(),
+            );
         }
         let may = |model: &str| {
-            model_allowed(&identity.key.allowed_models, Some(model)) && model_allowed(allowed_models, Some(model))
+            model_allowed(&identity.key.allowed_models, Some(model))
+                && model_allowed(allowed_models, Some(model))
         };
-        found.extend(models.into_iter().filter(|model| may(model)).map(|model| (model, name.clone())));
+        found.extend(
+            models
+                .into_iter()
+                .filter(|model| may(model))
+                .map(|model| (model, name.clone())),
+        );
     }
     found.sort();
     found.dedup_by(|a, b| a.0 == b.0);
@@ -97,11 +132,19 @@ fn is_glob(model: &str) -> bool {
 impl ModelLists {
     async fn of(&self, pool: &Pool) -> Arc<BTreeSet<String>> {
         let name = &pool.config.name;
-        let known = self.known.lock().iter().find(|(known, _, _)| known == name).map(|(_, at, list)| (*at, list.clone()));
+        let known = self
+            .known
+            .lock()
+            .iter()
+            .find(|(known, _, _)| known == name)
+            .map(|(_, at, list)| (*at, list.clone()));
         if let Some((_, list)) = known.as_ref().filter(|(until, _)| *until > Instant::now()) {
             return Arc::clone(list);
         }
-        let asked = tokio::time::timeout(PATIENCE, self.ask(pool)).await.ok().flatten();
+        let asked = tokio::time::timeout(PATIENCE, self.ask(pool))
+            .await
+            .ok()
+            .flatten();
         let (list, fresh) = match asked {
             Some(list) => (Arc::new(list), FRESH),
             None => (known.map(|(_, list)| list).unwrap_or_default(), STALE),
@@ -115,10 +158,19 @@ impl ModelLists {
     async fn ask(&self, pool: &Pool) -> Option<BTreeSet<String>> {
         let upstream = pool.next_peer(|_| false, 0, UnixMs::now())?;
         let body = self.fetch(pool, &upstream).await.inspect_err(|fault| {
-            log::warn!("peer {} of pool {} did not list its models: {}", upstream.name, pool.config.name, fault.etype().as_str());
+            log::warn!(
+                "peer {} of pool {} did not list its models: {}",
+                upstream.name,
+                pool.config.name,
+                fault.etype().as_str()
+            );
         });
         let list: Value = serde_json::from_slice(&body.ok()?).ok()?;
-        let ids = list.get("data")?.as_array()?.iter().filter_map(|model| model.get("id")?.as_str());
+        let ids = list
+            .get("data")?
+            .as_array()?
+            .iter()
+            .filter_map(|model| model.get("id")?.as_str());
         Some(ids.map(str::to_owned).collect())
     }
 
@@ -140,7 +192,10 @@ impl ModelLists {
         while let Some(piece) = connection.read_response_body().await? {
             body.extend_from_slice(&piece);
             if body.len() > MOST_BYTES {
-                return pingora::Error::e_explain(pingora::ErrorType::ReadError, "the list is too long");
+                return pingora::Error::e_explain(
+                    pingora::ErrorType::ReadError,
+                    "the list is too long",
+                );
             }
         }
         Ok(body)

@@ -41,13 +41,20 @@ impl Addresses {
         if let Ok(ip) = literal.parse() {
             return Ok(SocketAddr::new(ip, config.port));
         }
-        let known = self.known.read().iter().find(|(name, _)| *name == peer.name).map(|(_, known)| known.clone());
+        let known = self
+            .known
+            .read()
+            .iter()
+            .find(|(name, _)| *name == peer.name)
+            .map(|(_, known)| known.clone());
         if let Some(known) = known.as_ref().filter(|known| known.since.elapsed() < FRESH) {
             return Ok(known.addresses[turn % known.addresses.len()]);
         }
         match self.look_up(peer).await {
             Ok(known) => Ok(known.addresses[turn % known.addresses.len()]),
-            Err(fault) => known.map(|old| old.addresses[turn % old.addresses.len()]).ok_or(fault),
+            Err(fault) => known
+                .map(|old| old.addresses[turn % old.addresses.len()])
+                .ok_or(fault),
         }
     }
 
@@ -57,12 +64,20 @@ impl Addresses {
         let addresses: Arc<[SocketAddr]> = match found {
             Ok(Ok(addresses)) => addresses.collect(),
             Ok(Err(fault)) => return Err(Unresolved(format!("{}: {fault}", peer.name))),
-            Err(_) => return Err(Unresolved(format!("{}: no answer of the name server", peer.name))),
+            Err(_) => {
+                return Err(Unresolved(format!(
+                    "{}: no answer of the name server",
+                    peer.name
+                )));
+            }
         };
         if addresses.is_empty() {
             return Err(Unresolved(format!("{}: no address", peer.name)));
         }
-        let known = Known { addresses, since: Instant::now() };
+        let known = Known {
+            addresses,
+            since: Instant::now(),
+        };
         let mut all = self.known.write();
         all.retain(|(name, _)| *name != peer.name);
         all.push((peer.name.clone(), known.clone()));
@@ -71,9 +86,18 @@ impl Addresses {
 }
 
 /// The connection's settings. Certificates are verified against the host's name.
-pub fn http_peer(peer: &Peer, pool: &PoolConfig, address: SocketAddr, longest: Duration) -> HttpPeer {
+pub fn http_peer(
+    peer: &Peer,
+    pool: &PoolConfig,
+    address: SocketAddr,
+    longest: Duration,
+) -> HttpPeer {
     let config = &peer.config;
-    let sni = if config.tls { config.host.clone() } else { String::new() };
+    let sni = if config.tls {
+        config.host.clone()
+    } else {
+        String::new()
+    };
     let mut http = HttpPeer::new(address, config.tls, sni);
     let timeouts = &pool.timeouts;
     http.options.connection_timeout = Some(timeouts.connect);

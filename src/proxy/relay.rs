@@ -46,15 +46,22 @@ pub async fn run(session: &mut Session, ctx: Box<Ctx>, drain: bool) -> Result<()
     let gone = Arc::clone(&ctx.client_gone);
     let spawner = session.subrequest_spawner.take();
     let Some(spawner) = spawner else {
-        return Error::e_explain(ErrorType::InternalError, "no inner requests on this session");
+        return Error::e_explain(
+            ErrorType::InternalError,
+            "no inner requests on this session",
+        );
     };
     let head = session.req_header_mut();
     head.remove_header(&http::header::TRANSFER_ENCODING);
     head.remove_header("expect");
     head.insert_header(http::header::CONTENT_LENGTH, "1")?;
-    let passenger = Passenger { ctx: Mutex::new(Some(ctx)) };
-    let inner_ctx =
-        SubrequestCtx::builder().body_mode(BodyMode::ExpectBody).user_ctx(Box::new(passenger)).build();
+    let passenger = Passenger {
+        ctx: Mutex::new(Some(ctx)),
+    };
+    let inner_ctx = SubrequestCtx::builder()
+        .body_mode(BodyMode::ExpectBody)
+        .user_ctx(Box::new(passenger))
+        .build();
     let (prepared, handle) = spawner.create_subrequest(session, inner_ctx);
     let inner = tokio::spawn(prepared.run());
     let stand_in = HttpTask::Body(Some(Bytes::from_static(b"{")), true);
@@ -68,7 +75,11 @@ pub async fn run(session: &mut Session, ctx: Box<Ctx>, drain: bool) -> Result<()
     if let Err(fault) = inner.await {
         log::error!("an inner request failed: {fault}");
     }
-    if done { Ok(()) } else { Error::e_explain(ErrorType::ConnectionClosed, "the answer was not whole") }
+    if done {
+        Ok(())
+    } else {
+        Error::e_explain(ErrorType::ConnectionClosed, "the answer was not whole")
+    }
 }
 
 async fn pump(

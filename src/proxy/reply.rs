@@ -35,28 +35,49 @@ struct Row {
 }
 
 fn row(refusal: &Refusal) -> Row {
-    let row = |status, kind, code, anthropic| Row { status, openai: (kind, code), anthropic };
+    let row = |status, kind, code, anthropic| Row {
+        status,
+        openai: (kind, code),
+        anthropic,
+    };
     let bad = "invalid_request_error";
     let denied = "permission_error";
     match refusal {
-        Refusal::NoKey | Refusal::UnknownKey => row(401, bad, Some("invalid_api_key"), "authentication_error"),
+        Refusal::NoKey | Refusal::UnknownKey => {
+            row(401, bad, Some("invalid_api_key"), "authentication_error")
+        }
         Refusal::KeyExpired => row(401, bad, Some("key_expired"), "authentication_error"),
         Refusal::KeyDisabled => row(403, denied, Some("key_disabled"), denied),
         Refusal::IpNotAllowed => row(403, denied, Some("ip_not_allowed"), denied),
         Refusal::OriginNotAllowed => row(403, denied, Some("origin_not_allowed"), denied),
         Refusal::ModelNotAllowed { .. } => row(403, denied, Some("model_not_allowed"), denied),
         Refusal::Unmetered => row(403, denied, Some("unmetered_endpoint"), denied),
-        Refusal::QuotaExceeded(_) => row(429, "insufficient_quota", Some("insufficient_quota"), "rate_limit_error"),
-        Refusal::RateLimited(_) => row(429, "rate_limit_error", Some("rate_limit_exceeded"), "rate_limit_error"),
+        Refusal::QuotaExceeded(_) => row(
+            429,
+            "insufficient_quota",
+            Some("insufficient_quota"),
+            "rate_limit_error",
+        ),
+        Refusal::RateLimited(_) => row(
+            429,
+            "rate_limit_error",
+            Some("rate_limit_exceeded"),
+            "rate_limit_error",
+        ),
         Refusal::BadRequest { .. } | Refusal::TwoKeys => row(400, bad, None, bad),
         Refusal::NoPoolForModel { .. } => row(404, bad, Some("model_not_found"), "not_found_error"),
         Refusal::OtherDialect { .. } => row(404, bad, Some("model_not_found"), "not_found_error"),
         Refusal::NotFound => row(404, bad, Some("not_found"), "not_found_error"),
         Refusal::BodyTooLarge { .. } => row(413, bad, None, "request_too_large"),
-        Refusal::UpstreamUnavailable => row(502, "api_error", Some("upstream_unavailable"), "api_error"),
-        Refusal::Overloaded | Refusal::Draining => {
-            row(503, "api_error", Some("upstream_unavailable"), "overloaded_error")
+        Refusal::UpstreamUnavailable => {
+            row(502, "api_error", Some("upstream_unavailable"), "api_error")
         }
+        Refusal::Overloaded | Refusal::Draining => row(
+            503,
+            "api_error",
+            Some("upstream_unavailable"),
+            "overloaded_error",
+        ),
         Refusal::UpstreamTimeout => row(504, "api_error", Some("upstream_timeout"), "api_error"),
         Refusal::StoreUnavailable => row(503, "api_error", Some("store_unavailable"), "api_error"),
         Refusal::Internal => row(500, "api_error", Some("internal_error"), "api_error"),
@@ -66,7 +87,11 @@ fn row(refusal: &Refusal) -> Row {
 impl Reply {
     pub fn new(refusal: &Refusal, dialect: Dialect, request_id: &str, chinese: bool) -> Reply {
         let row = row(refusal);
-        let message = if chinese { chinese_message(refusal) } else { message(refusal) };
+        let message = if chinese {
+            chinese_message(refusal)
+        } else {
+            message(refusal)
+        };
         let param = match refusal {
             Refusal::BadRequest { param, .. } => param.as_deref(),
             Refusal::NoPoolForModel { .. } | Refusal::OtherDialect { .. } => Some("model"),
@@ -104,7 +129,12 @@ impl Reply {
     }
 
     /// Writes head and body. The connection stays usable.
-    pub async fn send(&self, session: &mut Session, request_id: &str, extra: &[(String, String)]) -> Result<()> {
+    pub async fn send(
+        &self,
+        session: &mut Session,
+        request_id: &str,
+        extra: &[(String, String)],
+    ) -> Result<()> {
         let body = Bytes::from(self.body.to_string());
         let mut head = ResponseHeader::build(self.status, Some(8 + extra.len()))?;
         head.insert_header("content-type", "application/json")?;
@@ -128,7 +158,9 @@ impl Reply {
 /// When the same request may pass. A store or budget that is short of breath is asked again soon.
 fn retry_after(refusal: &Refusal) -> Option<i64> {
     match refusal {
-        Refusal::QuotaExceeded(shortage) | Refusal::RateLimited(shortage) => shortage.retry_after_ms,
+        Refusal::QuotaExceeded(shortage) | Refusal::RateLimited(shortage) => {
+            shortage.retry_after_ms
+        }
         Refusal::StoreUnavailable | Refusal::Overloaded => Some(1_000),
         Refusal::Draining => Some(2_000),
         _ => None,
@@ -200,7 +232,9 @@ fn message(refusal: &Refusal) -> String {
 
 fn chinese_message(refusal: &Refusal) -> String {
     match refusal {
-        Refusal::NoKey => "未提供 API 密钥。请使用 'Authorization: Bearer KEY' 或 'x-api-key: KEY'。".into(),
+        Refusal::NoKey => {
+            "未提供 API 密钥。请使用 'Authorization: Bearer KEY' 或 'x-api-key: KEY'。".into()
+        }
         Refusal::UnknownKey => "API 密钥不正确。".into(),
         Refusal::TwoKeys => "请求中有两个不同的 API 密钥，请只提供一个。".into(),
         Refusal::KeyExpired => "此 API 密钥已过期。".into(),
@@ -208,7 +242,9 @@ fn chinese_message(refusal: &Refusal) -> String {
         Refusal::IpNotAllowed => "此 API 密钥不允许从您的地址使用。".into(),
         Refusal::OriginNotAllowed => "此 API 密钥不允许从该来源使用。".into(),
         Refusal::ModelNotAllowed { model } => format!("此 API 密钥不允许使用模型 '{model}'。"),
-        Refusal::Unmetered => "此接口的用量无法在此计量，设有 token 或美元额度的密钥不能使用。".into(),
+        Refusal::Unmetered => {
+            "此接口的用量无法在此计量，设有 token 或美元额度的密钥不能使用。".into()
+        }
         Refusal::QuotaExceeded(shortage) => {
             let (used, limit, unit) = figures(shortage);
             let held = held_note(shortage, " 被进行中的请求占用");
@@ -239,8 +275,16 @@ fn chinese_message(refusal: &Refusal) -> String {
 fn figures(shortage: &Shortage) -> (String, String, &'static str) {
     match shortage.kind {
         LimitKind::Usd => (dollars(shortage.used), dollars(shortage.limit), "USD"),
-        LimitKind::Requests => (shortage.used.to_string(), shortage.limit.to_string(), "request"),
-        _ => (shortage.used.to_string(), shortage.limit.to_string(), "token"),
+        LimitKind::Requests => (
+            shortage.used.to_string(),
+            shortage.limit.to_string(),
+            "request",
+        ),
+        _ => (
+            shortage.used.to_string(),
+            shortage.limit.to_string(),
+            "token",
+        ),
     }
 }
 
@@ -248,7 +292,11 @@ fn held_note(shortage: &Shortage, words: &str) -> String {
     if shortage.held <= 0 {
         return String::new();
     }
-    let held = if shortage.kind == LimitKind::Usd { dollars(shortage.held) } else { shortage.held.to_string() };
+    let held = if shortage.kind == LimitKind::Usd {
+        dollars(shortage.held)
+    } else {
+        shortage.held.to_string()
+    };
     format!(", {held}{words}")
 }
 
@@ -299,6 +347,11 @@ mod tests {
     #[test]
     fn chinese_where_it_is_preferred() {
         let reply = Reply::new(&Refusal::KeyDisabled, Dialect::OpenAi, "r", true);
-        assert!(reply.body["error"]["message"].as_str().unwrap().contains("禁用"));
+        assert!(
+            reply.body["error"]["message"]
+                .as_str()
+                .unwrap()
+                .contains("禁用")
+        );
     }
 }

@@ -32,13 +32,15 @@ pub fn book_failure(exchange: &Exchange) {
     let pool = &exchange.route.pool.config;
     if let Some(peer) = exchange.peer() {
         let cooldown_ms = i64::try_from(pool.cooldown.as_millis()).unwrap_or(i64::MAX);
-        peer.health.failed(UnixMs::now(), pool.cooldown_failures, cooldown_ms);
+        peer.health
+            .failed(UnixMs::now(), pool.cooldown_failures, cooldown_ms);
     }
 }
 
 /// Whether the pool wants another peer tried after such a failure, and there is one.
 pub fn wants_another(exchange: &Exchange, kind: Option<RetryOn>) -> bool {
-    kind.is_some_and(|kind| exchange.route.pool.config.retry_on.contains(&kind)) && exchange.may_try_another()
+    kind.is_some_and(|kind| exchange.route.pool.config.retry_on.contains(&kind))
+        && exchange.may_try_another()
 }
 
 /// What the client is told of a failure that is final. `None` where the client itself is gone.
@@ -46,12 +48,20 @@ pub fn refusal(error: &Error) -> Option<Refusal> {
     if *error.esource() == ErrorSource::Downstream {
         return match error.etype() {
             ErrorType::HTTPStatus(413) => Some(Refusal::BodyTooLarge { limit: 0 }),
-            ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed | ErrorType::H2Error => None,
-            _ => Some(Refusal::BadRequest { message: "the request could not be read".to_owned(), param: None }),
+            ErrorType::ReadError
+            | ErrorType::WriteError
+            | ErrorType::ConnectionClosed
+            | ErrorType::H2Error => None,
+            _ => Some(Refusal::BadRequest {
+                message: "the request could not be read".to_owned(),
+                param: None,
+            }),
         };
     }
     Some(match error.etype() {
-        ErrorType::ReadTimedout | ErrorType::ConnectTimedout | ErrorType::WriteTimedout => Refusal::UpstreamTimeout,
+        ErrorType::ReadTimedout | ErrorType::ConnectTimedout | ErrorType::WriteTimedout => {
+            Refusal::UpstreamTimeout
+        }
         _ if *error.esource() == ErrorSource::Upstream => Refusal::UpstreamUnavailable,
         _ => Refusal::Internal,
     })
@@ -73,15 +83,21 @@ pub fn judge(exchange: &Exchange, head: &ResponseHeader) -> Result<()> {
     if !another {
         return Ok(());
     }
-    let mut error = Error::explain(ErrorType::HTTPStatus(status), "the peer cannot serve").into_up();
+    let mut error =
+        Error::explain(ErrorType::HTTPStatus(status), "the peer cannot serve").into_up();
     error.set_retry(exchange.may_try_another());
     Err(error)
 }
 
 /// `Retry-After` in seconds (RFC 9110 section 10.2.3), at most a minute: the peer rests that long.
 fn rest_as_told(exchange: &Exchange, head: &ResponseHeader) {
-    let seconds = head.headers.get("retry-after").and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<i64>().ok());
+    let seconds = head
+        .headers
+        .get("retry-after")
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.parse::<i64>().ok());
     if let (Some(seconds), Some(peer)) = (seconds, exchange.peer()) {
-        peer.health.rest(UnixMs::now().plus_ms(seconds.clamp(0, 60) * 1_000));
+        peer.health
+            .rest(UnixMs::now().plus_ms(seconds.clamp(0, 60) * 1_000));
     }
 }

@@ -29,7 +29,11 @@ pub struct Books {
 
 impl Books {
     pub fn new(desk: Arc<Desk>, queue: Arc<Mutex<SettlerQueue>>, metrics: Arc<Metrics>) -> Self {
-        Books { desk, queue, metrics }
+        Books {
+            desk,
+            queue,
+            metrics,
+        }
     }
 
     pub fn service(self) -> GenBackgroundService<Books> {

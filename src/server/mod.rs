@@ -40,7 +40,11 @@ use signals::Signals;
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("{what} {address}: {cause}")]
-    Bind { what: &'static str, address: String, cause: io::Error },
+    Bind {
+        what: &'static str,
+        address: String,
+        cause: io::Error,
+    },
     #[error("{0}")]
     Store(StoreError),
     #[error("store.kind: redis comes with a later release; this one runs on `kind: embedded`")]
@@ -91,7 +95,11 @@ pub fn prepare(config: Config, source: Option<PathBuf>) -> Result<Prepared, Star
     let config = Arc::new(config);
     let bind_all = |what, addresses: &[std::net::SocketAddr]| -> Result<Vec<Bound>, StartError> {
         let bound = addresses.iter().map(|address| {
-            let named = |cause| StartError::Bind { what, address: address.to_string(), cause };
+            let named = |cause| StartError::Bind {
+                what,
+                address: address.to_string(),
+                cause,
+            };
             bind(*address).map_err(named)
         });
         bound.collect()
@@ -115,23 +123,60 @@ pub fn prepare(config: Config, source: Option<PathBuf>) -> Result<Prepared, Star
         settler: Arc::clone(&settler),
         live: ArcSwap::from_pointee(Live::new(Arc::clone(&config))),
     });
-    let closing = Arc::new(Closing::new(Arc::clone(&store), Arc::clone(&queue), access_log.clone(), settler));
-    let signals = Signals::new(Arc::clone(&draining), Arc::clone(&desk), access_log.clone(), source);
+    let closing = Arc::new(Closing::new(
+        Arc::clone(&store),
+        Arc::clone(&queue),
+        access_log.clone(),
+        settler,
+    ));
+    let signals = Signals::new(
+        Arc::clone(&draining),
+        Arc::clone(&desk),
+        access_log.clone(),
+        source,
+    );
     let books = Books::new(Arc::clone(&desk), queue, Arc::clone(&metrics));
     let admin_state = AdminState::new(store, &config, Arc::clone(&metrics), Arc::clone(&draining));
-    let parts = Parts { desk, metrics, access_log, draining, admin: admin_state, books };
-    Ok(Prepared { server: pingora_server(&config), closing, signals, edge, tls, admin, parts })
+    let parts = Parts {
+        desk,
+        metrics,
+        access_log,
+        draining,
+        admin: admin_state,
+        books,
+    };
+    Ok(Prepared {
+        server: pingora_server(&config),
+        closing,
+        signals,
+        edge,
+        tls,
+        admin,
+        parts,
+    })
 }
 
-fn open_access_log(config: &Config, metrics: &Arc<Metrics>) -> Result<Option<Arc<AccessLog>>, StartError> {
-    let Some(path) = &config.log.access else { return Ok(None) };
+fn open_access_log(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Arc<AccessLog>>, StartError> {
+    let Some(path) = &config.log.access else {
+        return Ok(None);
+    };
     let opened = AccessLog::open(path, Arc::clone(metrics));
-    opened.map(|log| Some(Arc::new(log))).map_err(|cause| StartError::AccessLog { path: path.clone(), cause })
+    opened
+        .map(|log| Some(Arc::new(log)))
+        .map_err(|cause| StartError::AccessLog {
+            path: path.clone(),
+            cause,
+        })
 }
 
 fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
     match &config.store {
-        StoreConfig::Embedded { path, sync_full, .. } => {
+        StoreConfig::Embedded {
+            path, sync_full, ..
+        } => {
             let options = EmbeddedOptions {
                 sync_full: *sync_full,
                 lost_reservation: config.quota.lost_reservation,
@@ -178,7 +223,15 @@ impl Prepared {
     /// # Errors
     /// A certificate that cannot be used. After that, none: faults are answered and logged.
     pub fn run(self, out: &mut dyn Write) -> Result<(), StartError> {
-        let Prepared { mut server, closing, signals, edge, tls, admin, parts } = self;
+        let Prepared {
+            mut server,
+            closing,
+            signals,
+            edge,
+            tls,
+            admin,
+            parts,
+        } = self;
         for bound in &edge {
             writeln!(out, "listening on http://{} (edge)", bound.addr())?;
         }
@@ -203,8 +256,10 @@ impl Prepared {
             options.h2_idle_timeout = Some(std::time::Duration::from_secs(120));
             options
         };
-        let mut service =
-            ProxyServiceBuilder::new(&server.configuration, proxy).name("edge").server_options(options).build();
+        let mut service = ProxyServiceBuilder::new(&server.configuration, proxy)
+            .name("edge")
+            .server_options(options)
+            .build();
         for bound in &edge {
             service.add_tcp(&bound.endpoint());
         }
@@ -213,16 +268,24 @@ impl Prepared {
                 address: listener.listen.to_string(),
                 cause: cause.to_string(),
             };
-            let (cert, key) = (listener.cert.display().to_string(), listener.key.display().to_string());
+            let (cert, key) = (
+                listener.cert.display().to_string(),
+                listener.key.display().to_string(),
+            );
             let mut settings = TlsSettings::intermediate(&cert, &key).map_err(named)?;
             settings.enable_h2();
             service.add_tls_with_settings(&bound.endpoint(), None, settings);
         }
-        server.add_service(WithSockets::new(service, edge.into_iter().chain(tls).collect()));
+        server.add_service(WithSockets::new(
+            service,
+            edge.into_iter().chain(tls).collect(),
+        ));
         server.add_service(admin::listen::service(admin::router(parts.admin), admin));
         server.add_service(parts.books.service());
         closing.watch(server.watch_execution_phase());
-        server.run(RunArgs { shutdown_signal: Box::new(signals) });
+        server.run(RunArgs {
+            shutdown_signal: Box::new(signals),
+        });
         closing.close();
         Ok(())
     }

@@ -33,7 +33,14 @@ impl Closing {
         access_log: Option<Arc<AccessLog>>,
         settler: Arc<Settler>,
     ) -> Self {
-        Closing { store, queue, access_log, settler, active: Active::default(), closed: AtomicBool::new(false) }
+        Closing {
+            store,
+            queue,
+            access_log,
+            settler,
+            active: Active::default(),
+            closed: AtomicBool::new(false),
+        }
     }
 
     pub fn active(&self) -> Active {
@@ -52,7 +59,10 @@ impl Closing {
                 }
             }
         };
-        if let Err(fault) = std::thread::Builder::new().name("shutdown".into()).spawn(watch) {
+        if let Err(fault) = std::thread::Builder::new()
+            .name("shutdown".into())
+            .spawn(watch)
+        {
             log::warn!("a stop will take the whole grace period: {fault}");
         }
     }
@@ -72,10 +82,15 @@ impl Closing {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        let runtime = match tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+        {
             Ok(runtime) => runtime,
             Err(fault) => {
-                log::error!("the books could not be closed, leases will resolve what is open: {fault}");
+                log::error!(
+                    "the books could not be closed, leases will resolve what is open: {fault}"
+                );
                 return;
             }
         };

@@ -29,7 +29,12 @@ impl Signals {
         access_log: Option<Arc<AccessLog>>,
         source: Option<PathBuf>,
     ) -> Self {
-        Signals { draining, desk, access_log, source }
+        Signals {
+            draining,
+            desk,
+            access_log,
+            source,
+        }
     }
 
     /// Pools, prices, tiers and log level change as one whole; a bad file changes nothing.
@@ -38,10 +43,15 @@ impl Signals {
         match config::load(self.source.as_deref(), &env) {
             Ok(loaded) => {
                 logging::set_level(loaded.config.log.level);
-                self.desk.live.store(Arc::new(Live::new(Arc::new(loaded.config))));
+                self.desk
+                    .live
+                    .store(Arc::new(Live::new(Arc::new(loaded.config))));
                 Reloaded { faults: None }.emit();
             }
-            Err(faults) => Reloaded { faults: Some(&faults.to_string()) }.emit(),
+            Err(faults) => Reloaded {
+                faults: Some(&faults.to_string()),
+            }
+            .emit(),
         }
     }
 }
@@ -56,7 +66,9 @@ async fn next(listener: &mut Option<Signal>) {
 }
 
 fn listen(kind: SignalKind) -> Option<Signal> {
-    signal(kind).inspect_err(|fault| log::error!("signal {kind:?} is not heard: {fault}")).ok()
+    signal(kind)
+        .inspect_err(|fault| log::error!("signal {kind:?} is not heard: {fault}"))
+        .ok()
 }
 
 #[async_trait]

@@ -15,7 +15,10 @@ pub struct Health {
 impl Health {
     /// Books a failure; after `limit` of them in a row the peer rests for `cooldown_ms`.
     pub fn failed(&self, now: UnixMs, limit: u32, cooldown_ms: i64) {
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let failures = self
+            .failures
+            .fetch_add(1, Ordering::Relaxed)
+            .saturating_add(1);
         if failures >= limit.max(1) {
             self.rest(now.plus_ms(cooldown_ms));
         }

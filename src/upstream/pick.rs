@@ -32,7 +32,11 @@ fn choose(
     if count == 0 {
         return None;
     }
-    let nth = |n: u64| fitting().nth(usize::try_from(n % count).unwrap_or(0)).map(|(i, _)| i);
+    let nth = |n: u64| {
+        fitting()
+            .nth(usize::try_from(n % count).unwrap_or(0))
+            .map(|(i, _)| i)
+    };
     match balance {
         Balance::RoundRobin => nth(turn),
         Balance::ConsistentHash => nth(key_hash),
@@ -67,20 +71,32 @@ mod tests {
     use super::*;
 
     fn peers(weights: &[u32]) -> Vec<Candidate> {
-        weights.iter().map(|&weight| Candidate { weight, running: 0, tried: false, cooling: false }).collect()
+        weights
+            .iter()
+            .map(|&weight| Candidate {
+                weight,
+                running: 0,
+                tried: false,
+                cooling: false,
+            })
+            .collect()
     }
 
     #[test]
     fn round_robin_takes_turns() {
         let peers = peers(&[1, 1, 1]);
-        let taken: Vec<_> = (0..4).filter_map(|turn| pick(Balance::RoundRobin, &peers, turn, 0)).collect();
+        let taken: Vec<_> = (0..4)
+            .filter_map(|turn| pick(Balance::RoundRobin, &peers, turn, 0))
+            .collect();
         assert_eq!(taken, [0, 1, 2, 0]);
     }
 
     #[test]
     fn weighted_keeps_the_proportion() {
         let peers = peers(&[3, 1]);
-        let first = (0..10_000).filter(|&turn| pick(Balance::Weighted, &peers, turn, 0) == Some(0)).count();
+        let first = (0..10_000)
+            .filter(|&turn| pick(Balance::Weighted, &peers, turn, 0) == Some(0))
+            .count();
         assert!((7_300..7_700).contains(&first), "{first}");
     }
 

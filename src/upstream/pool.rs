@@ -55,7 +55,12 @@ pub enum RouteFault {
 
 impl Pools {
     pub fn new(configs: &[Arc<PoolConfig>]) -> Self {
-        Pools { pools: configs.iter().map(|config| Arc::new(Pool::new(Arc::clone(config)))).collect() }
+        Pools {
+            pools: configs
+                .iter()
+                .map(|config| Arc::new(Pool::new(Arc::clone(config))))
+                .collect(),
+        }
     }
 
     pub fn all(&self) -> &[Arc<Pool>] {
@@ -77,7 +82,10 @@ impl Pools {
                 continue;
             }
             if pool.config.dialect == dialect {
-                return Ok(Route { pool: Arc::clone(pool), upstream_model: alias.cloned() });
+                return Ok(Route {
+                    pool: Arc::clone(pool),
+                    upstream_model: alias.cloned(),
+                });
             }
             fault = RouteFault::OtherDialect(pool.config.dialect);
         }
@@ -85,12 +93,20 @@ impl Pools {
     }
 
     /// The pool of a path that names no model: by its `paths` globs, else the first of the dialect.
-    pub fn by_path(&self, path: &str, dialect: Dialect, allowed: impl Fn(&str) -> bool) -> Result<Route, RouteFault> {
+    pub fn by_path(
+        &self,
+        path: &str,
+        dialect: Dialect,
+        allowed: impl Fn(&str) -> bool,
+    ) -> Result<Route, RouteFault> {
         let pools = || self.pools.iter().filter(|pool| allowed(&pool.config.name));
         let by_glob = pools().find(|pool| pool.paths.iter().any(|glob| glob.is_match(path)));
         by_glob
             .or_else(|| pools().find(|pool| pool.config.dialect == dialect))
-            .map(|pool| Route { pool: Arc::clone(pool), upstream_model: None })
+            .map(|pool| Route {
+                pool: Arc::clone(pool),
+                upstream_model: None,
+            })
             .ok_or(RouteFault::NoPoolForPath)
     }
 }
@@ -99,10 +115,18 @@ impl Pool {
     fn new(config: Arc<PoolConfig>) -> Self {
         // Globs were checked with the configuration; one that does not compile matches nothing.
         let compile = |globs: &[String]| {
-            globs.iter().filter_map(|glob| Glob::new(glob).ok()).map(|glob| glob.compile_matcher()).collect()
+            globs
+                .iter()
+                .filter_map(|glob| Glob::new(glob).ok())
+                .map(|glob| glob.compile_matcher())
+                .collect()
         };
         Pool {
-            peers: config.peers.iter().map(|peer| Arc::new(Peer::new(peer.clone()))).collect(),
+            peers: config
+                .peers
+                .iter()
+                .map(|peer| Arc::new(Peer::new(peer.clone())))
+                .collect(),
             models: compile(&config.models),
             paths: compile(&config.paths),
             turn: AtomicU64::new(0),
@@ -116,7 +140,12 @@ impl Pool {
     }
 
     /// The next peer for an exchange that has tried those for which `tried` is true.
-    pub fn next_peer(&self, tried: impl Fn(&Peer) -> bool, key_hash: u64, now: UnixMs) -> Option<Arc<Peer>> {
+    pub fn next_peer(
+        &self,
+        tried: impl Fn(&Peer) -> bool,
+        key_hash: u64,
+        now: UnixMs,
+    ) -> Option<Arc<Peer>> {
         if let [only] = self.peers.as_slice() {
             return (!tried(only)).then(|| Arc::clone(only));
         }
@@ -131,12 +160,17 @@ impl Pool {
             })
             .collect();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        pick(self.config.balance, &candidates, turn, key_hash).map(|index| Arc::clone(&self.peers[index]))
+        pick(self.config.balance, &candidates, turn, key_hash)
+            .map(|index| Arc::clone(&self.peers[index]))
     }
 }
 
 impl Peer {
     fn new(config: PeerConfig) -> Self {
-        Peer { name: config.name(), config, health: Health::default() }
+        Peer {
+            name: config.name(),
+            config,
+            health: Health::default(),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! `quota-proxy`: see `quota-proxy --help`.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -74,4 +74,18 @@ fn report(out: &mut dyn Write, (text, ok): (String, bool)) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// The price file goes to `out` or a file; what became of the map goes to `err`.
+fn import_prices(from: &Path, to: Option<&Path>, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), String> {
+    let report = prices::import_file(from, to).map_err(|fault| fault.to_string())?;
+    let shown = if to.is_none() { out.write_all(report.yaml.as_bytes()) } else { Ok(()) };
+    let mut summary = || {
+        writeln!(err, "{} models; {} entries without a token price skipped", report.models, report.skipped)?;
+        if !report.refused.is_empty() {
+            writeln!(err, "left out, their prices make no sense: {}", report.refused.join(", "))?;
+        }
+        Ok::<(), io::Error>(())
+    };
+    shown.and_then(|()| summary()).map_err(|fault| fault.to_string())
 }

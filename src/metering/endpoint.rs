@@ -40,11 +40,7 @@ fn posted(segments: &[&str]) -> Endpoint {
         [.., "responses"] | [.., "responses", "compact"] => Endpoint::Responses,
         [.., "embeddings" | "rerank"] => Endpoint::Embeddings,
         [.., "images", "generations" | "edits" | "variations"] => Endpoint::Images,
-        [
-            ..,
-            "audio",
-            "speech" | "transcriptions" | "translations",
-        ] => Endpoint::Audio,
+        [.., "audio", "speech" | "transcriptions" | "translations"] => Endpoint::Audio,
         [.., "v1", "messages"] => Endpoint::Messages,
         [.., "messages", "count_tokens"] | [.., "responses", "input_tokens"] => {
             Endpoint::CountTokens

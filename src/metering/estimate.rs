@@ -112,7 +112,10 @@ pub fn cap(usage: Usage, context_window: Option<i64>) -> (Usage, bool) {
         return (usage, false);
     }
     let mut capped = usage;
-    let small = usage.input_tokens.min(usage.output_tokens).clamp(0, most / 2);
+    let small = usage
+        .input_tokens
+        .min(usage.output_tokens)
+        .clamp(0, most / 2);
     let large = most - small;
     if usage.input_tokens <= usage.output_tokens {
         (capped.input_tokens, capped.output_tokens) = (small, large);

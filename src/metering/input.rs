@@ -172,8 +172,9 @@ fn is_media(place: Place<'_>, raw: &[u8]) -> bool {
 }
 
 fn is_base64(raw: &[u8]) -> bool {
-    let letter =
-        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'_');
+    let letter = |byte: &u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'_')
+    };
     // `\/` is how some writers put a slash.
     raw.len() >= MEDIA_BYTES && raw.iter().all(|byte| letter(byte) || *byte == b'\\')
 }

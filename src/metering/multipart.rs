@@ -67,12 +67,10 @@ fn is_model_field(headers: &[u8]) -> bool {
                 .next()
                 .is_some_and(|kind| kind.eq_ignore_ascii_case("form-data"))
             && parameters.any(|parameter| {
-                parameter
-                    .split_once('=')
-                    .is_some_and(|(name, value)| {
-                        name.trim().eq_ignore_ascii_case("name")
-                            && value.trim().trim_matches('"') == "model"
-                    })
+                parameter.split_once('=').is_some_and(|(name, value)| {
+                    name.trim().eq_ignore_ascii_case("name")
+                        && value.trim().trim_matches('"') == "model"
+                })
             })
     })
 }
@@ -89,9 +87,17 @@ mod tests {
 
     #[test]
     fn the_model_is_found_before_the_file_only() {
-        let file = "--xx\r\nContent-Disposition: form-data; name=\"file\"; filename=\"model\"\r\n\r\nRIFF";
-        let before = format!("{}{}{file}", part("language", "en"), part("model", "whisper-1"));
-        assert_eq!(multipart_model(TYPE, before.as_bytes()).as_deref(), Some("whisper-1"));
+        let file =
+            "--xx\r\nContent-Disposition: form-data; name=\"file\"; filename=\"model\"\r\n\r\nRIFF";
+        let before = format!(
+            "{}{}{file}",
+            part("language", "en"),
+            part("model", "whisper-1")
+        );
+        assert_eq!(
+            multipart_model(TYPE, before.as_bytes()).as_deref(),
+            Some("whisper-1")
+        );
         assert_eq!(multipart_model(TYPE, file.as_bytes()), None);
         let late = format!("{file}\r\n{}--xx--", part("model", "m"));
         assert_eq!(multipart_model(TYPE, late.as_bytes()).as_deref(), Some("m"));
@@ -99,8 +105,14 @@ mod tests {
 
     #[test]
     fn a_cut_field_another_type_and_two_models_are_none() {
-        assert_eq!(multipart_model(TYPE, part("model", "whi").trim_end().as_bytes()), None);
-        assert_eq!(multipart_model("application/json", part("model", "m").as_bytes()), None);
+        assert_eq!(
+            multipart_model(TYPE, part("model", "whi").trim_end().as_bytes()),
+            None
+        );
+        assert_eq!(
+            multipart_model("application/json", part("model", "m").as_bytes()),
+            None
+        );
         let twice = format!("{}{}--xx--", part("model", "a"), part("model", "b"));
         assert_eq!(multipart_model(TYPE, twice.as_bytes()), None);
     }

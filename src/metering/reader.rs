@@ -215,9 +215,7 @@ impl Reader {
 
     /// Output tokens so far: those reported, or four bytes a token.
     pub(super) fn produced(&self) -> i64 {
-        let reported = self
-            .usage
-            .map_or(0, |report| report.produced(self.dialect));
+        let reported = self.usage.map_or(0, |report| report.produced(self.dialect));
         reported.max(super::estimate::by_bytes(self.output_bytes))
     }
 

@@ -197,13 +197,34 @@ mod tests {
             ..Edits::default()
         };
         let cases = [
-            (r#"{"model":"m"}"#, r#"{"stream_options":{"include_usage":true},"model":"m"}"#),
-            (r#"{"model":"m","stream_options":null}"#, r#"{"model":"m","stream_options":{"include_usage":true}}"#),
-            (r#"{"model":"m","stream_options": { } }"#, r#"{"model":"m","stream_options": {"include_usage":true } }"#),
-            (r#"{"model":"m","stream_options":{"x":[1]}}"#, r#"{"model":"m","stream_options":{"include_usage":true,"x":[1]}}"#),
-            (r#"{"model":"m","stream_options":{"include_usage" : false ,"x":1}}"#, r#"{"model":"m","stream_options":{"include_usage" : true ,"x":1}}"#),
-            (r#"{"model":"m","stream_options":{"include_usage":true,"include_usage":null}}"#, r#"{"model":"m","stream_options":{"include_usage":true,"include_usage":true}}"#),
-            (r#"{"stream_options":null,"model":"m","stream\u005foptions":{}}"#, r#"{"stream_options":{"include_usage":true},"model":"m","stream\u005foptions":{"include_usage":true}}"#),
+            (
+                r#"{"model":"m"}"#,
+                r#"{"stream_options":{"include_usage":true},"model":"m"}"#,
+            ),
+            (
+                r#"{"model":"m","stream_options":null}"#,
+                r#"{"model":"m","stream_options":{"include_usage":true}}"#,
+            ),
+            (
+                r#"{"model":"m","stream_options": { } }"#,
+                r#"{"model":"m","stream_options": {"include_usage":true } }"#,
+            ),
+            (
+                r#"{"model":"m","stream_options":{"x":[1]}}"#,
+                r#"{"model":"m","stream_options":{"include_usage":true,"x":[1]}}"#,
+            ),
+            (
+                r#"{"model":"m","stream_options":{"include_usage" : false ,"x":1}}"#,
+                r#"{"model":"m","stream_options":{"include_usage" : true ,"x":1}}"#,
+            ),
+            (
+                r#"{"model":"m","stream_options":{"include_usage":true,"include_usage":null}}"#,
+                r#"{"model":"m","stream_options":{"include_usage":true,"include_usage":true}}"#,
+            ),
+            (
+                r#"{"stream_options":null,"model":"m","stream\u005foptions":{}}"#,
+                r#"{"stream_options":{"include_usage":true},"model":"m","stream\u005foptions":{"include_usage":true}}"#,
+            ),
         ];
         for (body, expected) in cases {
             assert_eq!(spliced(Endpoint::ChatCompletions, body, &on), expected);
@@ -222,11 +243,17 @@ mod tests {
             r#" {"max_completion_tokens":7, "model" : "m" }"#
         );
         assert_eq!(
-            chat(r#"{"max_tokens": 100 ,"model":"m","max_completion_tokens":5}"#, 7),
+            chat(
+                r#"{"max_tokens": 100 ,"model":"m","max_completion_tokens":5}"#,
+                7
+            ),
             r#"{"max_tokens": 7 ,"model":"m","max_completion_tokens":5}"#
         );
         let gemini = |body| spliced(Endpoint::GeminiGenerate, body, &bound(7));
-        assert_eq!(gemini("{}"), r#"{"generationConfig":{"maxOutputTokens":7}}"#);
+        assert_eq!(
+            gemini("{}"),
+            r#"{"generationConfig":{"maxOutputTokens":7}}"#
+        );
         assert_eq!(
             gemini(r#"{"generation_config":{"max_output_tokens":9}}"#),
             r#"{"generation_config":{"max_output_tokens":7}}"#
@@ -262,7 +289,11 @@ mod tests {
             ..Edits::default()
         };
         assert_eq!(
-            spliced(Endpoint::ChatCompletions, r#"{"mo\u0064el":"x","n":1}"#, &edits),
+            spliced(
+                Endpoint::ChatCompletions,
+                r#"{"mo\u0064el":"x","n":1}"#,
+                &edits
+            ),
             r#"{"mo\u0064el":"a\"b\\\u000a","n":1}"#
         );
     }

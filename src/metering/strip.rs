@@ -1,7 +1,8 @@
 //! Takes the extra usage chunk out of what the client receives, and nothing else.
 //!
 //! The bytes of an event that has begun and could still turn out to be that chunk are held; all
-//! others leave at once. An event shows early what it is: its `choices` hold something or not.
+//! others leave at once. An event shows early what it is: its `choices` hold something or not. An
+//! event that comes in one piece, as nearly all do, is never held.
 
 use super::reader::Choices;
 
@@ -11,26 +12,35 @@ const HELD_BYTES: usize = 16 * 1024;
 /// What leaves in place of one fed piece.
 #[derive(Debug, Default)]
 pub(super) struct Strip {
-    /// Bytes of the open event from earlier pieces, not yet forwarded.
+    /// Bytes of the open event from earlier pieces that have not left.
     held: Vec<u8>,
-    /// Where the open event begins in this piece; 0 where it began earlier.
-    start: usize,
     /// Some of the open event has left: it can no longer be taken out.
     passed: bool,
-    /// A taken-out event ended in a CR at the end of the piece before: its LF goes too.
+    /// An event that was taken out ended in a CR, last in its piece: a following LF goes too.
     swallow: bool,
-    /// What leaves, and up to where in the piece it is decided. `None`: no difference so far.
+    /// Where in this piece the open event begins; 0 where it began earlier.
+    start: usize,
+    /// Up to where this piece has been copied to `out` or dropped.
+    settled: usize,
     out: Vec<u8>,
     changed: bool,
-    decided: usize,
+}
+
+/// What is known of the event that is open when a piece ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Open {
+    pub(super) choices: Choices,
+    /// No more pieces come.
+    pub(super) last: bool,
+    /// It is the usage chunk, whole but for its blank line.
+    pub(super) unwanted: bool,
 }
 
 impl Strip {
     /// A new piece begins.
     pub(super) fn begin(&mut self) {
         self.start = 0;
-        self.decided = 0;
-        self.out.clear();
+        self.settled = 0;
         self.changed = !self.held.is_empty();
     }
 
@@ -38,67 +48,54 @@ impl Strip {
     pub(super) fn late_line_feed(&mut self) {
         self.start = 1;
         if self.swallow {
+            self.settled = 1;
             self.changed = true;
-            self.decided = 1;
         }
     }
 
     /// The open event ends at `at`; `unwanted`: it is the usage chunk.
     pub(super) fn event(&mut self, piece: &[u8], at: usize, unwanted: bool) {
-        self.swallow = false;
-        if unwanted && !self.passed {
-            self.held_or_forwarded(piece, self.start, true);
-            self.decided = at;
-            self.changed = true;
-            self.swallow = true;
+        self.swallow = unwanted && !self.passed;
+        if self.swallow {
+            self.take_out(piece);
+            self.settled = at;
         } else {
-            self.release_held();
+            self.out.append(&mut self.held);
         }
         self.start = at;
         self.passed = false;
     }
 
-    /// Forwards up to `to`; drops what is held where the open event is taken out.
-    fn held_or_forwarded(&mut self, piece: &[u8], to: usize, drop_held: bool) {
-        if drop_held {
-            self.held.clear();
-        }
-        self.release_held();
-        let part = piece.get(self.decided..to).unwrap_or_default();
-        self.out.extend_from_slice(part);
-        self.decided = to.max(self.decided);
-    }
-
-    fn release_held(&mut self) {
-        self.out.append(&mut self.held);
-    }
-
-    /// The piece ends with an event open; `choices` is what has been seen of it. Returns what is to
-    /// be forwarded instead of the piece, or `None` where it can leave as it is.
-    pub(super) fn finish(&mut self, piece: &[u8], choices: Choices, end: bool) -> Option<Vec<u8>> {
-        let open = piece.len() - self.start.min(piece.len());
-        let undecided = choices != Choices::Filled && !end && !self.passed;
-        if undecided && open > 0 && self.held.len() + open <= HELD_BYTES {
-            let held = std::mem::take(&mut self.held);
-            let started_here = held.is_empty() || self.start > 0;
-            let upto = self.start.max(self.decided);
-            if started_here {
-                self.out.extend_from_slice(&held);
-                self.held_or_forwarded(piece, upto, false);
-                self.held = piece.get(upto..).unwrap_or_default().to_vec();
-            } else {
-                self.held = held;
-                self.held.extend_from_slice(piece);
+    /// The piece ends. Returns what leaves in its place, or `None` where it leaves as it is.
+    pub(super) fn finish(&mut self, piece: &[u8], open: Open) -> Option<Vec<u8>> {
+        let tail = piece.get(self.start..).unwrap_or_default();
+        let is_open = !tail.is_empty() || !self.held.is_empty();
+        let fits = self.held.len() + tail.len() <= HELD_BYTES;
+        if is_open && open.last && open.unwanted && !self.passed {
+            self.take_out(piece);
+        } else if is_open && !open.last && !self.passed && open.choices != Choices::Filled && fits {
+            self.copy(piece, self.start);
+            self.held.extend_from_slice(tail);
+            self.changed = true;
+        } else {
+            self.passed |= is_open;
+            self.out.append(&mut self.held);
+            if self.changed {
+                self.copy(piece, piece.len());
             }
-            return Some(std::mem::take(&mut self.out));
         }
-        if open > 0 {
-            self.passed = true;
-        }
-        if !self.changed {
-            return None;
-        }
-        self.held_or_forwarded(piece, piece.len(), false);
-        Some(std::mem::take(&mut self.out))
+        self.changed.then(|| std::mem::take(&mut self.out))
+    }
+
+    fn take_out(&mut self, piece: &[u8]) {
+        self.held.clear();
+        self.copy(piece, self.start);
+        self.changed = true;
+    }
+
+    fn copy(&mut self, piece: &[u8], to: usize) {
+        let part = piece.get(self.settled..to).unwrap_or_default();
+        self.out.extend_from_slice(part);
+        self.settled = to.max(self.settled);
     }
 }

@@ -25,7 +25,7 @@ pub enum Endpoint {
     Messages,
     CountTokens,
     GeminiGenerate,
-    /// `:embedContent`, `:batchEmbedContents`, `:countTokens` and the like.
+    /// `:countTokens` and the like, which spend nothing. (`:embedContent` is `Embeddings`.)
     GeminiOther,
     /// `GET /v1/models`.
     Models,
@@ -53,5 +53,22 @@ pub struct Usage {
 impl Usage {
     pub fn total_tokens(&self) -> i64 {
         self.input_tokens.saturating_add(self.output_tokens)
+    }
+
+    /// The parts brought inside their totals: no side negative, none larger than what holds it.
+    pub fn consistent(mut self) -> Usage {
+        self.input_tokens = self.input_tokens.max(0);
+        self.output_tokens = self.output_tokens.max(0);
+        let mut left = self.input_tokens;
+        for part in [
+            &mut self.cached_tokens,
+            &mut self.cache_write_1h_tokens,
+            &mut self.cache_write_5m_tokens,
+        ] {
+            *part = (*part).clamp(0, left);
+            left -= *part;
+        }
+        self.reasoning_tokens = self.reasoning_tokens.clamp(0, self.output_tokens);
+        self
     }
 }

@@ -25,6 +25,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_LIST: usize = 1_000;
 /// Bytes of a JSON value that is kept as it is.
 const MAX_KEPT: usize = 16 * 1024;
+/// Unknown fields that are named in one answer.
+const MAX_UNKNOWN: usize = 20;
 /// Levels of such a value: well below what JSON readers bear, so that a record that holds it can
 /// always be read back.
 const MAX_DEPTH: usize = 16;
@@ -107,7 +109,7 @@ impl Fields {
     /// # Errors
     /// When there is any.
     pub fn finish(mut self) -> Result<(), Failure> {
-        for name in self.values.keys() {
+        for name in self.values.keys().take(MAX_UNKNOWN) {
             self.faults.push(unknown(name, &self.known));
         }
         if self.faults.is_empty() {
@@ -118,6 +120,17 @@ impl Fields {
 
     pub fn fault(&mut self, text: String) {
         self.faults.push(text);
+    }
+
+    /// A field that must be there and is not, or is null.
+    pub fn require(&mut self, name: &str) {
+        let found_bad = self
+            .faults
+            .iter()
+            .any(|f| f.starts_with(&format!("{name}: ")));
+        if !found_bad {
+            self.faults.push(format!("{name}: is required"));
+        }
     }
 
     /// Takes a field and reads its JSON text by `read`; what that refuses is a fault.

@@ -26,6 +26,9 @@ pub enum Failure {
     Store(StoreError),
     /// Our fault. The text is for the log only.
     Internal(String),
+    MethodNotAllowed,
+    /// Two API keys that differ.
+    Ambiguous,
 }
 
 impl From<StoreError> for Failure {
@@ -37,7 +40,7 @@ impl From<StoreError> for Failure {
 impl Failure {
     /// Status and message as the caller sees them. What the store or the process says of itself goes
     /// to the log, not to the caller.
-    fn shown(&self) -> (StatusCode, String) {
+    pub(super) fn shown(&self) -> (StatusCode, String) {
         match self {
             Failure::Unauthorized(why, _) => (StatusCode::UNAUTHORIZED, (*why).to_owned()),
             Failure::Forbidden(why) => (StatusCode::FORBIDDEN, (*why).to_owned()),
@@ -58,6 +61,14 @@ impl Failure {
                 StatusCode::TOO_MANY_REQUESTS,
                 format!("too many failed attempts, try again in {seconds} s"),
             ),
+            Failure::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                String::from("method not allowed"),
+            ),
+            Failure::Ambiguous => (
+                StatusCode::BAD_REQUEST,
+                String::from("two API keys that differ were sent"),
+            ),
             Failure::Store(StoreError::NotFound) => {
                 (StatusCode::NOT_FOUND, String::from("not found"))
             }
@@ -71,10 +82,24 @@ impl Failure {
             ),
         }
     }
+
+    /// Writes what is kept from the caller.
+    pub(super) fn log(&self) {
+        match self {
+            Failure::Store(StoreError::Unavailable(why)) => {
+                log::warn!("admin: store unavailable: {why}");
+            }
+            Failure::Store(StoreError::Fault(why)) | Failure::Internal(why) => {
+                log::error!("admin: {why}");
+            }
+            _ => {}
+        }
+    }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
+        self.log();
         let (status, detail) = self.shown();
         let mut response = (status, Json(json!({"detail": detail}))).into_response();
         let headers = response.headers_mut();
@@ -85,12 +110,8 @@ impl IntoResponse for Failure {
             Failure::TooMany(seconds) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from(*seconds));
             }
-            Failure::Store(StoreError::Unavailable(why)) => {
+            Failure::Store(StoreError::Unavailable(_)) => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-                log::warn!("admin: store unavailable: {why}");
-            }
-            Failure::Store(StoreError::Fault(why)) | Failure::Internal(why) => {
-                log::error!("admin: {why}");
             }
             _ => {}
         }

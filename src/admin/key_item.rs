@@ -1,0 +1,142 @@
+//! A key as the admin API and its own caller see it: figures of the record and of the store together.
+
+use serde_json::{Value, json};
+
+use super::usd;
+use crate::keys::KeyRecord;
+use crate::quota::{Rates, Scope, ScopeClaim, Standing};
+use crate::store::{KeyActivity, Store, StoreResult};
+use crate::time::UnixMs;
+
+/// One limit's figures. `used` and `remaining` are `None` where it is unlimited.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figures {
+    pub limit: i64,
+    pub used: Option<i64>,
+    pub remaining: Option<i64>,
+    /// Percent of the limit, two decimals; 0 where it is unlimited.
+    pub percentage: f64,
+}
+
+impl Figures {
+    pub fn new(limit: i64, used: i64, held: i64) -> Self {
+        if limit == 0 {
+            return Figures {
+                limit,
+                used: None,
+                remaining: None,
+                percentage: 0.0,
+            };
+        }
+        let left = limit.saturating_sub(used).saturating_sub(held).max(0);
+        let hundredths = i128::from(used) * 10_000 / i128::from(limit);
+        Figures {
+            limit,
+            used: Some(used),
+            remaining: Some(left),
+            percentage: hundredths as f64 / 100.0,
+        }
+    }
+
+    /// Whether settled usage has reached the limit.
+    pub fn is_exceeded(&self) -> bool {
+        self.used.is_some_and(|used| used >= self.limit)
+    }
+
+    fn usd(self) -> (Value, Option<Value>, Option<Value>) {
+        let used = self.used.map(usd::show);
+        (usd::show(self.limit), used, self.remaining.map(usd::show))
+    }
+}
+
+/// The figures of a key's token quota.
+pub fn tokens(standing: &Standing) -> Figures {
+    let limit = standing.quotas.tokens.limit;
+    Figures::new(limit, standing.used.tokens, standing.held.tokens)
+}
+
+/// The counters of a key. The tier's rates go along: a store that is asked about other rates would
+/// take them for a change of the tier.
+pub async fn standing(store: &dyn Store, key: &KeyRecord, rates: Rates) -> StoreResult<Standing> {
+    let claim = ScopeClaim {
+        scope: Scope::Key(key.id),
+        quotas: key.quotas,
+        rates,
+    };
+    store.standing(claim).await
+}
+
+/// Whether the key's time is over.
+pub fn is_expired(key: &KeyRecord, now: UnixMs) -> bool {
+    key.expires_at.is_some_and(|end| end <= now)
+}
+
+/// An item of `GET /admin/api-keys`, with our own fields behind the common ones.
+pub fn item(key: &KeyRecord, standing: &Standing, activity: &KeyActivity) -> Value {
+    let tokens = tokens(standing);
+    let (used, held) = (standing.used, standing.held);
+    let requests = Figures::new(key.quotas.requests.limit, used.requests, held.requests);
+    let usd = Figures::new(key.quotas.usd.limit, used.nano_usd, held.nano_usd);
+    let (usd_limit, usd_used, usd_remaining) = usd.usd();
+    json!({
+        "id": key.id,
+        "name": key.name,
+        "description": key.description,
+        "key_prefix": key.masked,
+        "token_limit": tokens.limit,
+        "token_used": tokens.used,
+        "token_remaining": tokens.remaining,
+        "usage_percentage": tokens.percentage,
+        "rate_limit_tier": key.tier,
+        "request_count": activity.request_count,
+        "error_count": activity.error_count,
+        "is_active": key.active && !key.deleted,
+        "created_at": key.created_at,
+        "updated_at": key.updated_at,
+        "last_used_at": activity.last_used_at,
+        "expires_at": key.expires_at,
+        "seq": key.seq,
+        "prefix": key.prefix,
+        "group": key.group,
+        "request_limit": requests.limit,
+        "request_used": requests.used,
+        "request_remaining": requests.remaining,
+        "usd_limit": usd_limit,
+        "usd_used": usd_used,
+        "usd_remaining": usd_remaining,
+        "period": key.quotas.tokens.period,
+        "allowed_ips": key.allowed_ips,
+        "denied_ips": key.denied_ips,
+        "allowed_origins": key.allowed_origins,
+        "allowed_models": key.allowed_models,
+        "metadata": key.metadata,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_of_a_limit() {
+        let figures = Figures::new(1_000, 333, 100);
+        assert_eq!(figures.remaining, Some(567));
+        assert_eq!(figures.percentage, 33.3);
+        assert!(!figures.is_exceeded());
+    }
+
+    #[test]
+    fn a_debt_leaves_nothing_and_no_negative() {
+        let figures = Figures::new(1_000, 1_500, 0);
+        assert_eq!(figures.remaining, Some(0));
+        assert_eq!(figures.percentage, 150.0);
+        assert!(figures.is_exceeded());
+    }
+
+    #[test]
+    fn an_unlimited_quota_has_no_figures() {
+        let figures = Figures::new(0, 1_500, 10);
+        assert_eq!((figures.used, figures.remaining), (None, None));
+        assert!(!figures.is_exceeded());
+    }
+}

@@ -77,15 +77,34 @@ fn report(out: &mut dyn Write, (text, ok): (String, bool)) -> ExitCode {
 }
 
 /// The price file goes to `out` or a file; what became of the map goes to `err`.
-fn import_prices(from: &Path, to: Option<&Path>, out: &mut dyn Write, err: &mut dyn Write) -> Result<(), String> {
+fn import_prices(
+    from: &Path,
+    to: Option<&Path>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<(), String> {
     let report = prices::import_file(from, to).map_err(|fault| fault.to_string())?;
-    let shown = if to.is_none() { out.write_all(report.yaml.as_bytes()) } else { Ok(()) };
+    let shown = if to.is_none() {
+        out.write_all(report.yaml.as_bytes())
+    } else {
+        Ok(())
+    };
     let mut summary = || {
-        writeln!(err, "{} models; {} entries without a token price skipped", report.models, report.skipped)?;
+        writeln!(
+            err,
+            "{} models; {} entries without a token price skipped",
+            report.models, report.skipped
+        )?;
         if !report.refused.is_empty() {
-            writeln!(err, "left out, their prices make no sense: {}", report.refused.join(", "))?;
+            writeln!(
+                err,
+                "left out, their prices make no sense: {}",
+                report.refused.join(", ")
+            )?;
         }
         Ok::<(), io::Error>(())
     };
-    shown.and_then(|()| summary()).map_err(|fault| fault.to_string())
+    shown
+        .and_then(|()| summary())
+        .map_err(|fault| fault.to_string())
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::fake_upstream;
-use crate::admin::keys::new_key;
+use crate::admin::key_change::new_key;
 use crate::config;
 use crate::keys::{KeyId, Secret};
 use crate::quota::{Limit, NANO_PER_USD, Quotas};
@@ -187,8 +187,13 @@ fn configuration(
 fn make_key(prepared: &Prepared) -> Result<Secret, String> {
     let secret = Secret::generate("sk-demo", random()?);
     let now = UnixMs::now();
-    let mut record = new_key(KeyId(uuid::Uuid::new_v4()), &secret, "demo", "sk-demo", now);
-    record.tier = "basic".to_owned();
+    let mut record = new_key(
+        KeyId(uuid::Uuid::new_v4()),
+        &secret,
+        "sk-demo".to_owned(),
+        now,
+    );
+    record.name = "demo".to_owned();
     record.quotas = Quotas {
         requests: Limit {
             limit: 1_000,

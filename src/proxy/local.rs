@@ -1,16 +1,16 @@
 //! What the edge answers itself: health, preflights, a caller's own figures, the list of models.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::Uri;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::facts::{Facts, query_without_key, text};
+use super::facts::{Facts, text};
 use super::{Edge, models};
 use crate::config::{Config, EdgeConfig};
 use crate::exchange::{Identity, Live, Refusal};
@@ -27,17 +27,13 @@ const OURS: [&str; 7] = [
     "/healthz",
 ];
 
-/// A caller's own figures (SPEC section 5); the admin service knows how they look.
+/// Answers that the admin port gives too; whoever composes the process lends them to the edge.
 #[async_trait]
-pub trait SelfService: Send + Sync + 'static {
-    /// Status and body; `None` where the path is not one of its own.
-    async fn answer(
-        &self,
-        key: &KeyRecord,
-        method: &str,
-        path: &str,
-        query: &str,
-    ) -> Option<(u16, Value)>;
+pub trait LocalAnswers: Send + Sync + 'static {
+    /// What needs no key (health, what this is); `None` where the path is none of these.
+    async fn open(&self, path: &str) -> Option<(u16, Value)>;
+    /// A caller's own figures (SPEC section 5); `None` where the path is none of these.
+    async fn own(&self, key: &KeyRecord, uri: &Uri) -> Option<(u16, Value)>;
 }
 
 impl Edge {
@@ -60,10 +56,8 @@ impl Edge {
         if facts.method != "GET" && facts.method != "HEAD" {
             return Ok(false);
         }
-        let (status, body) = match facts.path.as_str() {
-            "/health" | "/healthz" => self.health(&config.admin.environment).await,
-            "/" => (200, about()),
-            _ => return Ok(false),
+        let Some((status, body)) = self.answers.open(&facts.path).await else {
+            return Ok(false);
         };
         send(
             session,
@@ -74,21 +68,6 @@ impl Edge {
         )
         .await?;
         Ok(true)
-    }
-
-    async fn health(&self, environment: &str) -> (u16, Value) {
-        let (code, status) = if self.draining.load(Ordering::Relaxed) {
-            (503, "draining")
-        } else if self.desk.store.ping().await.is_err() {
-            (503, "unavailable")
-        } else {
-            (200, "ok")
-        };
-        let version = env!("CARGO_PKG_VERSION");
-        (
-            code,
-            json!({"status": status, "service": "quota-proxy", "version": version, "environment": environment}),
-        )
     }
 
     /// What a known caller asks of us and not of a provider. True where it was answered.
@@ -115,12 +94,10 @@ impl Edge {
             return Ok(false);
         }
         if live.config.edge.self_service {
-            let query = query_without_key(session.req_header().uri.query().unwrap_or_default());
-            let answer = self
-                .self_service
-                .answer(&identity.key, &facts.method, &facts.path, &query)
-                .await;
-            if let Some((status, body)) = answer {
+            let uri = session.req_header().uri.clone();
+            if facts.method == "GET"
+                && let Some((status, body)) = self.answers.own(&identity.key, &uri).await
+            {
                 send(session, status, &body, id, &cors).await?;
                 return Ok(true);
             }
@@ -134,15 +111,6 @@ pub(super) fn is_ours(path: &str) -> bool {
     OURS.iter().any(|own| {
         path.strip_prefix(own)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
-}
-
-fn about() -> Value {
-    json!({
-        "service": "quota-proxy",
-        "version": env!("CARGO_PKG_VERSION"),
-        "status": "running",
-        "documentation": "/admin/docs",
     })
 }
 

@@ -27,7 +27,6 @@ mod reply;
 mod retry;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -50,7 +49,7 @@ use entry::Next;
 use facts::Facts;
 
 pub use active::Active;
-pub use local::SelfService;
+pub use local::LocalAnswers;
 
 use active::ActiveRequest;
 
@@ -59,11 +58,10 @@ pub struct Edge {
     desk: Arc<Desk>,
     metrics: Arc<Metrics>,
     access_log: Option<Arc<AccessLog>>,
-    draining: Arc<AtomicBool>,
     addresses: peer::Addresses,
     budget: Arc<Budget>,
     models: models::ModelLists,
-    self_service: Arc<dyn SelfService>,
+    answers: Arc<dyn LocalAnswers>,
     active: Active,
 }
 
@@ -72,19 +70,17 @@ impl Edge {
         desk: Arc<Desk>,
         metrics: Arc<Metrics>,
         access_log: Option<Arc<AccessLog>>,
-        draining: Arc<AtomicBool>,
-        self_service: Arc<dyn SelfService>,
+        answers: Arc<dyn LocalAnswers>,
         active: Active,
     ) -> Self {
         Edge {
             desk,
             metrics,
             access_log,
-            draining,
             addresses: peer::Addresses::default(),
             budget: Budget::new(),
             models: models::ModelLists::default(),
-            self_service,
+            answers,
             active,
         }
     }

@@ -4,6 +4,7 @@
 //! where a previous process's unsettled reservations are resolved; then Pingora runs. At the end the
 //! settlements of cut exchanges are booked before the store closes.
 
+mod answers;
 mod books;
 mod shutdown;
 mod signals;
@@ -32,6 +33,7 @@ use crate::telemetry::log as logging;
 use crate::telemetry::metrics::Metrics;
 use crate::time::UnixMs;
 
+use answers::Answers;
 use books::Books;
 use shutdown::Closing;
 use signals::Signals;
@@ -75,7 +77,6 @@ struct Parts {
     desk: Arc<Desk>,
     metrics: Arc<Metrics>,
     access_log: Option<Arc<AccessLog>>,
-    draining: Arc<AtomicBool>,
     admin: AdminState,
     books: Books,
 }
@@ -129,19 +130,25 @@ pub fn prepare(config: Config, source: Option<PathBuf>) -> Result<Prepared, Star
         access_log.clone(),
         settler,
     ));
+    let admin_state = AdminState {
+        store,
+        config: Arc::new(ArcSwap::new(Arc::clone(&config))),
+        metrics: Arc::clone(&metrics),
+        draining: Arc::clone(&draining),
+        clock: Arc::new(UnixMs::now),
+    };
     let signals = Signals::new(
         Arc::clone(&draining),
         Arc::clone(&desk),
+        Arc::clone(&admin_state.config),
         access_log.clone(),
         source,
     );
     let books = Books::new(Arc::clone(&desk), queue, Arc::clone(&metrics));
-    let admin_state = AdminState::new(store, &config, Arc::clone(&metrics), Arc::clone(&draining));
     let parts = Parts {
         desk,
         metrics,
         access_log,
-        draining,
         admin: admin_state,
         books,
     };
@@ -246,8 +253,7 @@ impl Prepared {
             Arc::clone(&parts.desk),
             parts.metrics,
             parts.access_log,
-            parts.draining,
-            Arc::new(parts.admin.clone()),
+            Arc::new(Answers(parts.admin.clone())),
             closing.active(),
         );
         let options = {

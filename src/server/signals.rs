@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config;
+use crate::config::{self, Config};
 use crate::exchange::{Desk, Live};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::event::Reloaded;
@@ -18,6 +19,7 @@ use crate::telemetry::log as logging;
 pub struct Signals {
     draining: Arc<AtomicBool>,
     desk: Arc<Desk>,
+    admin_config: Arc<ArcSwap<Config>>,
     access_log: Option<Arc<AccessLog>>,
     source: Option<PathBuf>,
 }
@@ -26,12 +28,14 @@ impl Signals {
     pub fn new(
         draining: Arc<AtomicBool>,
         desk: Arc<Desk>,
+        admin_config: Arc<ArcSwap<Config>>,
         access_log: Option<Arc<AccessLog>>,
         source: Option<PathBuf>,
     ) -> Self {
         Signals {
             draining,
             desk,
+            admin_config,
             access_log,
             source,
         }
@@ -43,9 +47,9 @@ impl Signals {
         match config::load(self.source.as_deref(), &env) {
             Ok(loaded) => {
                 logging::set_level(loaded.config.log.level);
-                self.desk
-                    .live
-                    .store(Arc::new(Live::new(Arc::new(loaded.config))));
+                let config = Arc::new(loaded.config);
+                self.admin_config.store(Arc::clone(&config));
+                self.desk.live.store(Arc::new(Live::new(config)));
                 Reloaded { faults: None }.emit();
             }
             Err(faults) => Reloaded {

@@ -2,7 +2,7 @@
 //!
 //! Sources: OpenAI "Error codes", Anthropic "Errors", Google "Status codes".
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use crate::metering::Dialect;
@@ -16,7 +16,7 @@ pub struct Fault {
     pub message: String,
     /// OpenAI's `code`.
     pub code: Option<String>,
-    pub headers: HeaderMap,
+    pub retry_after: Option<HeaderValue>,
 }
 
 impl Fault {
@@ -25,7 +25,7 @@ impl Fault {
             status,
             message: message.into(),
             code: None,
-            headers: HeaderMap::new(),
+            retry_after: None,
         }
     }
 
@@ -46,22 +46,10 @@ impl Fault {
             _ => status.canonical_reason().unwrap_or("Overloaded"),
         };
         let mut fault = Fault::new(status, message);
-        let retry_after = control
+        fault.retry_after = control
             .retry_after
             .as_ref()
             .and_then(|value| HeaderValue::from_str(value).ok());
-        if let Some(value) = retry_after {
-            fault.headers.insert("retry-after", value);
-        }
-        if status == StatusCode::TOO_MANY_REQUESTS {
-            let names = [
-                "x-ratelimit-remaining-requests",
-                "x-ratelimit-limit-requests",
-            ];
-            for (name, value) in names.into_iter().zip(["0", "3"]) {
-                fault.headers.insert(name, HeaderValue::from_static(value));
-            }
-        }
         fault.code = code;
         fault
     }

@@ -35,6 +35,8 @@ mod reply;
 mod responses;
 mod routes;
 mod service;
+#[cfg(test)]
+mod tests;
 mod wire;
 mod words;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::Value;
 
 use crate::metering::Dialect;
@@ -97,7 +97,16 @@ impl Reply {
 /// An error answer in the form of `dialect`.
 pub fn refusal(fault: &Fault, dialect: Dialect, record: Arc<Record>) -> Response<Answer> {
     let mut headers = provider_headers(dialect, &record);
-    headers.extend(fault.headers.clone());
+    if let Some(wait) = &fault.retry_after {
+        headers.insert(header::RETRY_AFTER, wait.clone());
+    }
+    if fault.status == StatusCode::TOO_MANY_REQUESTS && dialect == Dialect::OpenAi {
+        let none = HeaderValue::from_static("0");
+        headers.insert(
+            HeaderName::from_static("x-ratelimit-remaining-requests"),
+            none,
+        );
+    }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
     record.answered(fault.status.as_u16());
     let body = fault.body(dialect, &request_id(&record));

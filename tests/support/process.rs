@@ -1,0 +1,129 @@
+//! The real binary as a child process.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::wait::{PATIENCE, eventually};
+
+/// A running `quota-proxy serve`. Killed when dropped; then, in a failed test, its output is shown.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    pub edge: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+impl Process {
+    /// Starts the binary and waits until it says where it listens.
+    ///
+    /// # Panics
+    /// It ends before that, or says nothing for half a minute; with all it said.
+    pub async fn serve(config: &Path, envs: &[(String, String)]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_quota-proxy"))
+            .arg("serve")
+            .arg("--config")
+            .arg(config)
+            .envs(envs.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn({
+            let lines = Arc::clone(&lines);
+            move || {
+                let mut line = Vec::new();
+                while stderr.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                    let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                    lines.lock().unwrap().push(text);
+                    line.clear();
+                }
+            }
+        });
+        let none = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut process = Process {
+            child,
+            lines,
+            edge: none,
+            admin: none,
+        };
+        let start = Instant::now();
+        while process.edge == none || process.admin == none {
+            let exit = process.child.try_wait().unwrap();
+            let said = || process.output();
+            assert!(
+                exit.is_none(),
+                "it ended with {exit:?} and said:\n{}",
+                said()
+            );
+            assert!(
+                start.elapsed() < PATIENCE,
+                "not listening; it said:\n{}",
+                said()
+            );
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            process.edge = process.listening("edge").unwrap_or(none);
+            process.admin = process.listening("admin").unwrap_or(none);
+        }
+        process
+    }
+
+    /// Everything it wrote to stderr.
+    pub fn output(&self) -> String {
+        self.lines.lock().unwrap().join("\n")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by its short name, such as `TERM`, `HUP` or `STOP`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.unwrap().success(), "kill -s {name} {pid}");
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    pub fn kill9(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// How it ended, once it has.
+    pub async fn exited(&mut self, patience: Duration) -> ExitStatus {
+        let child = std::cell::RefCell::new(&mut self.child);
+        eventually(patience, || async {
+            let status = child.borrow_mut().try_wait().unwrap();
+            status.ok_or("still running")
+        })
+        .await
+    }
+
+    /// From the line `listening on http://127.0.0.1:PORT (edge)`.
+    fn listening(&self, what: &str) -> Option<SocketAddr> {
+        let ending = format!(" ({what})");
+        let lines = self.lines.lock().unwrap();
+        let line = lines.iter().find(|line| line.ends_with(&ending))?;
+        let (_, address) = line.split_once("listening on http://")?;
+        address.strip_suffix(&ending)?.parse().ok()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().unwrap_or_default();
+        self.child.wait().ok();
+        if std::thread::panicking() {
+            println!("--- the proxy said:\n{}\n---", self.output());
+        }
+    }
+}

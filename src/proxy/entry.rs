@@ -48,6 +48,7 @@ impl Edge {
         let facts = Arc::new(facts);
         ctx.facts = Some(Arc::clone(&facts));
         let facts = &*facts;
+        ctx.deadline = ctx.started.checked_add(config.edge.request_timeout);
         sound?;
         if self.answer_openly(session, facts, config, ctx.id).await? {
             return Ok(Next::Answered);

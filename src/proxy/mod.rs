@@ -25,6 +25,8 @@ mod peer;
 mod relay;
 mod reply;
 mod retry;
+#[cfg(test)]
+pub mod trip;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -96,6 +98,8 @@ impl std::fmt::Debug for Edge {
 pub struct Ctx {
     id: Uuid,
     started: Instant,
+    /// When the whole request must be over (`edge.request_timeout`).
+    deadline: Option<Instant>,
     facts: Option<Arc<Facts>>,
     /// Known since the key was found; a refusal moves its error counts.
     key: Option<Arc<KeyRecord>>,
@@ -122,6 +126,7 @@ impl Ctx {
         Ctx {
             id: Uuid::now_v7(),
             started: Instant::now(),
+            deadline: None,
             facts: None,
             key: None,
             model: None,
@@ -212,13 +217,19 @@ impl ProxyHttp for Edge {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
+        #[cfg(test)]
+        trip::trip(session, "request_filter");
         if let Some(boarded) = relay::board(session) {
             *ctx = boarded;
             relay::prime(session).await?;
             return Ok(false);
         }
         match self.enter(session, ctx).await {
-            Ok(Next::Forward) => Ok(false),
+            Ok(Next::Forward) => {
+                #[cfg(test)]
+                trip::trip(session, "admitted");
+                Ok(false)
+            }
             Ok(Next::Answered) => Ok(true),
             Ok(Next::Relay { drain }) => {
                 let inner = std::mem::replace(ctx, Box::new(Ctx::new(self.active.enter())));
@@ -231,9 +242,11 @@ impl ProxyHttp for Edge {
 
     async fn upstream_peer(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         ctx: &mut Self::CTX,
     ) -> Result<Box<HttpPeer>> {
+        #[cfg(test)]
+        trip::trip(session, "upstream_peer");
         let again = std::mem::take(&mut ctx.same_peer_again);
         let exchange = ctx.exchange.as_mut().ok_or_else(Self::no_peer)?;
         let peer = exchange
@@ -266,10 +279,12 @@ impl ProxyHttp for Edge {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         upstream_request: &mut RequestHeader,
         ctx: &mut Self::CTX,
     ) -> Result<()> {
+        #[cfg(test)]
+        trip::trip(session, "upstream_request_filter");
         ctx.body.attempt_begins();
         let length = ctx.body.length();
         let exchange = ctx.exchange.as_mut().ok_or_else(Self::no_peer)?;
@@ -281,11 +296,13 @@ impl ProxyHttp for Edge {
 
     async fn request_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut Self::CTX,
     ) -> Result<()> {
+        #[cfg(test)]
+        trip::trip(session, "request_body_filter");
         let came = body.as_ref().map_or(0, Bytes::len);
         if !matches!(ctx.body, Body::Held(_)) {
             ctx.request_size += came;
@@ -328,10 +345,12 @@ impl ProxyHttp for Edge {
 
     async fn upstream_response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         upstream_response: &mut ResponseHeader,
         ctx: &mut Self::CTX,
     ) -> Result<()> {
+        #[cfg(test)]
+        trip::trip(session, "upstream_response_filter");
         let Some(exchange) = ctx.exchange.as_ref() else {
             return Ok(());
         };
@@ -344,6 +363,8 @@ impl ProxyHttp for Edge {
         upstream_response: &mut ResponseHeader,
         ctx: &mut Self::CTX,
     ) -> Result<()> {
+        #[cfg(test)]
+        trip::trip(session, "response_filter");
         if upstream_response.status.is_informational() {
             return Ok(());
         }
@@ -352,11 +373,13 @@ impl ProxyHttp for Edge {
 
     fn response_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut Self::CTX,
     ) -> Result<Option<Duration>> {
+        #[cfg(test)]
+        trip::trip(session, "response_body_filter");
         if ctx.cutting.is_cut() {
             *body = None;
             return ctx.cutting.swallow().map(|()| None);
@@ -364,6 +387,12 @@ impl ProxyHttp for Edge {
         let Some(exchange) = ctx.exchange.as_mut() else {
             return Ok(None);
         };
+        if ctx
+            .deadline
+            .is_some_and(|deadline| Instant::now() > deadline)
+        {
+            return Err(retry::too_long());
+        }
         let chunk = body.clone().unwrap_or_default();
         match exchange.passes(&chunk, end_of_stream) {
             Verdict::Forward => {}
@@ -387,6 +416,8 @@ impl ProxyHttp for Edge {
     }
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Self::CTX) {
+        #[cfg(test)]
+        trip::trip(session, "logging");
         if !ctx.relayed {
             self.finish(session, e, ctx).await;
         }

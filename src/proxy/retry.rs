@@ -43,6 +43,15 @@ pub fn wants_another(exchange: &Exchange, kind: Option<RetryOn>) -> bool {
         && exchange.may_try_another()
 }
 
+/// The answer goes on beyond `edge.request_timeout`.
+pub fn too_long() -> Box<Error> {
+    Error::explain(
+        ErrorType::ReadTimedout,
+        "the answer takes longer than edge.request_timeout",
+    )
+    .into_up()
+}
+
 /// What the client is told of a failure that is final. `None` where the client itself is gone.
 pub fn refusal(error: &Error) -> Option<Refusal> {
     if *error.esource() == ErrorSource::Downstream {

@@ -6,6 +6,8 @@
 
 mod answers;
 mod books;
+#[cfg(test)]
+mod panics;
 mod shutdown;
 mod signals;
 

@@ -1,5 +1,11 @@
 //! The admin listener under a real Pingora server: bound before it runs, drained when it stops.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where it cannot go on"
+)]
+
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::Duration;

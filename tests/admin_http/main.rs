@@ -1,0 +1,11 @@
+//! The admin service as its clients meet it, over a store in memory.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends where it cannot go on"
+)]
+
+mod access;
+mod api;
+mod rig;

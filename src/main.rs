@@ -57,8 +57,7 @@ fn main() -> ExitCode {
         Command::FakeUpstream(options) => serve::block_on(fake_upstream::run(options, &mut out)),
         Command::Demo(options) => demo::run(&options, &mut out),
         Command::Prices(Prices::Import { file, output }) => {
-            prices::run(&file, output.as_deref(), &mut out, &mut err)
-                .map_err(|fault| fault.to_string())
+            import_prices(&file, output.as_deref(), &mut out, &mut err)
         }
     };
     match done {

@@ -25,7 +25,6 @@ mod peer;
 mod relay;
 mod reply;
 mod retry;
-#[cfg(test)]
 pub mod trip;
 
 use std::sync::Arc;
@@ -119,6 +118,14 @@ pub struct Ctx {
     /// The exchange lives in an inner request; nothing is left to log here.
     relayed: bool,
     _active: ActiveRequest,
+}
+
+impl std::fmt::Debug for Ctx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ctx")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Ctx {
@@ -217,8 +224,7 @@ impl ProxyHttp for Edge {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
-        #[cfg(test)]
-        trip::trip(session, "request_filter");
+        trip::wire(session, "request_filter");
         if let Some(boarded) = relay::board(session) {
             *ctx = boarded;
             relay::prime(session).await?;
@@ -226,8 +232,7 @@ impl ProxyHttp for Edge {
         }
         match self.enter(session, ctx).await {
             Ok(Next::Forward) => {
-                #[cfg(test)]
-                trip::trip(session, "admitted");
+                trip::wire(session, "admitted");
                 Ok(false)
             }
             Ok(Next::Answered) => Ok(true),
@@ -245,8 +250,7 @@ impl ProxyHttp for Edge {
         session: &mut Session,
         ctx: &mut Self::CTX,
     ) -> Result<Box<HttpPeer>> {
-        #[cfg(test)]
-        trip::trip(session, "upstream_peer");
+        trip::wire(session, "upstream_peer");
         let again = std::mem::take(&mut ctx.same_peer_again);
         let exchange = ctx.exchange.as_mut().ok_or_else(Self::no_peer)?;
         let peer = exchange
@@ -283,8 +287,7 @@ impl ProxyHttp for Edge {
         upstream_request: &mut RequestHeader,
         ctx: &mut Self::CTX,
     ) -> Result<()> {
-        #[cfg(test)]
-        trip::trip(session, "upstream_request_filter");
+        trip::wire(session, "upstream_request_filter");
         ctx.body.attempt_begins();
         let length = ctx.body.length();
         let exchange = ctx.exchange.as_mut().ok_or_else(Self::no_peer)?;
@@ -301,8 +304,7 @@ impl ProxyHttp for Edge {
         end_of_stream: bool,
         ctx: &mut Self::CTX,
     ) -> Result<()> {
-        #[cfg(test)]
-        trip::trip(session, "request_body_filter");
+        trip::wire(session, "request_body_filter");
         let came = body.as_ref().map_or(0, Bytes::len);
         if !matches!(ctx.body, Body::Held(_)) {
             ctx.request_size += came;
@@ -349,8 +351,7 @@ impl ProxyHttp for Edge {
         upstream_response: &mut ResponseHeader,
         ctx: &mut Self::CTX,
     ) -> Result<()> {
-        #[cfg(test)]
-        trip::trip(session, "upstream_response_filter");
+        trip::wire(session, "upstream_response_filter");
         let Some(exchange) = ctx.exchange.as_ref() else {
             return Ok(());
         };
@@ -363,8 +364,7 @@ impl ProxyHttp for Edge {
         upstream_response: &mut ResponseHeader,
         ctx: &mut Self::CTX,
     ) -> Result<()> {
-        #[cfg(test)]
-        trip::trip(session, "response_filter");
+        trip::wire(session, "response_filter");
         if upstream_response.status.is_informational() {
             return Ok(());
         }
@@ -378,8 +378,7 @@ impl ProxyHttp for Edge {
         end_of_stream: bool,
         ctx: &mut Self::CTX,
     ) -> Result<Option<Duration>> {
-        #[cfg(test)]
-        trip::trip(session, "response_body_filter");
+        trip::wire(session, "response_body_filter");
         if ctx.cutting.is_cut() {
             *body = None;
             return ctx.cutting.swallow().map(|()| None);
@@ -416,8 +415,7 @@ impl ProxyHttp for Edge {
     }
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Self::CTX) {
-        #[cfg(test)]
-        trip::trip(session, "logging");
+        trip::wire(session, "logging");
         if !ctx.relayed {
             self.finish(session, e, ctx).await;
         }

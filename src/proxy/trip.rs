@@ -2,8 +2,14 @@
 
 use pingora::proxy::Session;
 
-/// Panics where the request's `x-panic-in` names this phase. Compiled for tests alone.
-pub fn trip(session: &Session, phase: &str) {
+/// Nothing, but in this crate's own tests.
+#[cfg(not(test))]
+#[inline(always)]
+pub fn wire(_session: &Session, _phase: &str) {}
+
+/// Panics where the request's `x-panic-in` names this phase.
+#[cfg(test)]
+pub fn wire(session: &Session, phase: &str) {
     let named = session.req_header().headers.get("x-panic-in");
     if named.is_some_and(|named| named.as_bytes() == phase.as_bytes()) {
         panic!("tripped in {phase}");
@@ -11,6 +17,7 @@ pub fn trip(session: &Session, phase: &str) {
 }
 
 /// Every phase that has a wire.
+#[cfg(test)]
 pub const PHASES: [&str; 9] = [
     "request_filter",
     "admitted",

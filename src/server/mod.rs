@@ -189,7 +189,7 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
             let options = EmbeddedOptions {
                 sync_full: *sync_full,
                 lost_reservation: config.quota.lost_reservation,
-                ..EmbeddedOptions::new(UnixMs::now)
+                ..EmbeddedOptions::default()
             };
             let store = EmbeddedStore::open(path, options).map_err(StartError::Store)?;
             Ok(store)

@@ -73,7 +73,7 @@ impl Counters {
     }
 
     fn turn(&mut self, periods: [Period; 3], now: UnixMs) -> Moved {
-        let busy = self.running > 0 || self.counts.iter().any(|count| count.held > 0);
+        let fresh = *self == Counters::with_buckets_of(self);
         let mut moved = Moved::default();
         for (resource, count) in self.counts.iter_mut().enumerate() {
             match count.window.turn(periods[resource], now) {
@@ -86,12 +86,21 @@ impl Counters {
                 Turn::Rebase(window) => {
                     let starts = (count.window.start, window.start);
                     count.window = window;
-                    moved.rebased[resource] = busy.then_some(starts);
+                    moved.rebased[resource] = (!fresh).then_some(starts);
                 }
             }
             moved.turned = true;
         }
         moved
+    }
+
+    /// Counters nobody has drawn on yet.
+    fn with_buckets_of(other: &Counters) -> Counters {
+        Counters {
+            requests_bucket: other.requests_bucket,
+            tokens_bucket: other.tokens_bucket,
+            ..Counters::default()
+        }
     }
 
     /// Whether every window contains `now`, so that turning them would change nothing.

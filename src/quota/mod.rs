@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod limit;
 mod recent;
 pub mod reservation;
+mod resolve;
 mod shortage;
 mod sizing;
 mod slots;
@@ -27,3 +28,4 @@ pub use limit::{GroupId, Limit, LimitKind, Period, Quotas, Rates, Resource, Scop
 pub use reservation::{
     Charge, Hold, LostReservation, Reservation, ReservationId, Settled, Subject,
 };
+pub use resolve::{Lost, Resolution};

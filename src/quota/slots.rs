@@ -20,7 +20,7 @@ impl Ledger {
 
     /// Puts back a reservation that was open when its process died, to be resolved at once. It gives
     /// nothing back to per-minute buckets.
-    pub fn restore_reservation(&mut self, mut reservation: Reservation, serial: u64) {
+    pub fn restore_reservation(&mut self, mut reservation: Reservation, serial: i64) {
         let held = reservation
             .holds
             .first()
@@ -40,7 +40,7 @@ impl Ledger {
     }
 
     /// Counts serials on from here.
-    pub fn restore_serial(&mut self, next: u64) {
+    pub fn restore_serial(&mut self, next: i64) {
         self.next_serial = self.next_serial.max(next);
     }
 
@@ -127,14 +127,27 @@ impl Ledger {
         if !rebased {
             return;
         }
+        let Some(&slot) = self.slots.get(&scope) else {
+            return;
+        };
+        let counts = &mut self.counters[slot].counts;
+        for (count, rebased) in counts.iter_mut().zip(moved.rebased) {
+            if rebased.is_some() {
+                count.held = 0;
+            }
+        }
         let open = self.open.values_mut();
         let holds = open.flat_map(|open| &mut open.reservation.holds);
         for hold in holds.filter(|hold| hold.scope == scope) {
-            for (start, moved) in hold.windows.iter_mut().zip(moved.rebased) {
-                if let Some((from, to)) = moved
-                    && *start == from
-                {
+            let amounts = hold.amounts.to_array();
+            for (resource, count) in counts.iter_mut().enumerate() {
+                let Some((from, to)) = moved.rebased[resource] else {
+                    continue;
+                };
+                let start = &mut hold.windows[resource];
+                if *start == from || *start == to {
                     *start = to;
+                    count.held = count.held.saturating_add(amounts[resource]);
                 }
             }
         }

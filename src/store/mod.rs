@@ -20,7 +20,11 @@ use crate::time::UnixMs;
 
 pub use crate::quota::LostReservation;
 
+#[cfg(test)]
+mod contract;
 pub mod embedded;
+pub mod usage_log;
+mod usual;
 
 /// A step that could not be carried out. Nothing of it has happened, unless the message says so.
 #[derive(Debug, Clone, thiserror::Error)]

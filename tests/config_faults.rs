@@ -135,7 +135,8 @@ fn no_secret_is_ever_shown() {
     }
     let right = format!(
         "admin: {{token: {SECRET}}}\npools: [{{name: a, dialect: openai, models: [x], peers: \
-         [{{url: \"https://h\", credential: {SECRET}, headers: {{x: {SECRET}}}}}]}}]"
+         [{{url: \"https://h\", credential: {SECRET}, headers: {{x: {SECRET}}}}}]}}]\n\
+         plugins: [{{name: p, config: {{password: {SECRET}}}}}]"
     );
     assert!(!format!("{:?}", parse(&right).unwrap()).contains("hunter2"));
 }

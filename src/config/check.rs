@@ -115,7 +115,9 @@ fn admin<'a>(
     if admin.allow_registration {
         section.later("allow_registration");
     }
-    section.later("master_key");
+    if !admin.master_key.is_empty() {
+        section.later("master_key");
+    }
     weak_secret_key(&mut section, &admin);
     // A faulty secret is told once, and not as a missing one too.
     let all_read = section.at.report.faults.borrow().len() == faults_before;

@@ -96,3 +96,44 @@ pub(super) fn read_file(path: &Path) -> Result<String, String> {
     String::from_utf8(text.to_vec())
         .map_err(|_| String::from("is not UTF-8 text; save it as UTF-8"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_looked_for_where_the_documentation_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let unset = |_: &str| None;
+        let threads = |loaded: Result<Loaded, Faults>| loaded.unwrap().config.server.threads;
+
+        let nothing = load_or_default(None, &unset, &at("default.yaml")).unwrap();
+        assert_eq!(nothing.source, None);
+        assert_eq!(nothing.config.server.threads, 2);
+
+        for (name, count) in [("default.yaml", 3), ("variable.yaml", 4), ("given.yaml", 5)] {
+            std::fs::write(at(name), format!("server: {{threads: {count}}}")).unwrap();
+        }
+        let variable = at("variable.yaml").display().to_string();
+        let set = |name: &str| (name == FILE_VARIABLE).then(|| variable.clone());
+        let default = at("default.yaml");
+        assert_eq!(threads(load_or_default(None, &unset, &default)), 3);
+        assert_eq!(threads(load_or_default(None, &set, &default)), 4);
+        let given = at("given.yaml");
+        assert_eq!(threads(load_or_default(Some(&given), &set, &default)), 5);
+        assert!(load_or_default(Some(&at("gone.yaml")), &set, &default).is_err());
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_crlf_do_no_harm() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("windows.yaml");
+        std::fs::write(&path, "\u{feff}server:\r\n  threads: 7\r\n").unwrap();
+        let loaded = load(Some(&path), &|_| None).unwrap();
+        assert_eq!(loaded.config.server.threads, 7);
+        std::fs::write(&path, b"server: \xff\n").unwrap();
+        let faults = load(Some(&path), &|_| None).unwrap_err().to_string();
+        assert!(faults.contains("is not UTF-8 text"), "{faults}");
+    }
+}

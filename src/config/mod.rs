@@ -275,11 +275,20 @@ impl Prices {
     }
 }
 
-/// A plugin and its own configuration, which only the plugin understands.
-#[derive(Clone, Debug)]
+/// A plugin and its own configuration, which only the plugin understands. It may hold secrets, so
+/// `Debug` does not show it.
+#[derive(Clone)]
 pub struct PluginConfig {
     pub name: String,
     pub config: serde_yaml::Value,
+}
+
+impl std::fmt::Debug for PluginConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PluginConfig")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Debug)]

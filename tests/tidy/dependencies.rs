@@ -58,7 +58,7 @@ const UNWELCOME_OF_OURS: &[(&str, &str)] = &[
 ];
 
 /// Crates that stand in Cargo.lock in several incompatible versions. A ratchet: it only goes down.
-const MAX_DOUBLED: usize = 60;
+const MAX_DOUBLED: usize = 30;
 
 #[test]
 fn every_dependency_is_used() {

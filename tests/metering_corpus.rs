@@ -73,8 +73,28 @@ impl Random {
 
 /// What the formats are made of: mutations with these get further than random bytes.
 const WORDS: [&str; 22] = [
-    "{", "}", "[", "]", "\"", ",", ":", "\\", "\\u", "\\ud83d", "\n", "\r", "\r\n\r\n", "data: ", "null", "-1",
-    "1e9", "99999999999999999999", "\"usage\":{", "\"choices\":[]", "\"max_tokens\":", "[DONE]",
+    "{",
+    "}",
+    "[",
+    "]",
+    "\"",
+    ",",
+    ":",
+    "\\",
+    "\\u",
+    "\\ud83d",
+    "\n",
+    "\r",
+    "\r\n\r\n",
+    "data: ",
+    "null",
+    "-1",
+    "1e9",
+    "99999999999999999999",
+    "\"usage\":{",
+    "\"choices\":[]",
+    "\"max_tokens\":",
+    "[DONE]",
 ];
 
 fn mutate(random: &mut Random, data: &mut Vec<u8>) {

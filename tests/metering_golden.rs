@@ -60,7 +60,9 @@ fn data_over_several_lines_is_one_document() {
         }
         let text = String::from_utf8(golden.body.clone()).unwrap();
         // A newline in front of a member is white space; inside a text there is none of these.
-        golden.body = text.replace(",\"choices\"", ",\ndata: \"choices\"").into_bytes();
+        golden.body = text
+            .replace(",\"choices\"", ",\ndata: \"choices\"")
+            .into_bytes();
         golden.body = String::from_utf8(golden.body)
             .unwrap()
             .replace("data: {\"type\"", "data: {\ndata:\"type\"")
@@ -197,8 +199,7 @@ fn in_an_encoded_stream_the_usage_chunk_is_taken_out_too_and_nothing_waits() {
         }
         // Every event flushed by the upstream is decodable by the client at once.
         let text = String::from_utf8(golden.body.clone()).unwrap();
-        let mut encoder =
-            flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         let mut meter = golden.meter("gzip", true);
         let (mut got, mut sent) = (Vec::new(), Vec::new());
         for event in text.split_inclusive("\n\n") {

@@ -105,13 +105,20 @@ fn spliced(endpoint: Endpoint, path: &str, body: &[u8], facts: &RequestFacts) {
     let again = read_request(endpoint, &path, &after).expect("a spliced body is a good request");
     assert!(!include_usage_missing(&again));
     // A name that this endpoint does not obey cannot bound it.
-    if matches!(endpoint, Endpoint::ChatCompletions | Endpoint::GeminiGenerate) {
+    if matches!(
+        endpoint,
+        Endpoint::ChatCompletions | Endpoint::GeminiGenerate
+    ) {
         let bound = again.output_bound.expect("it is bounded now");
         assert!(bound <= 7_i64.saturating_mul(again.choices));
     }
     if endpoint == Endpoint::ChatCompletions {
         let twice = splice(after.clone(), &again, &edits);
-        assert_eq!(twice.as_ptr(), after.as_ptr(), "a second splice changes nothing");
+        assert_eq!(
+            twice.as_ptr(),
+            after.as_ptr(),
+            "a second splice changes nothing"
+        );
     }
     assert_eq!(again.stream, facts.stream);
     assert_eq!(again.choices, facts.choices);

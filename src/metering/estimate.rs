@@ -49,7 +49,8 @@ fn tally(body: &[u8]) -> Result<Tally, Malformed> {
 
 /// The usage to charge for what was observed, and whether any of it is an estimate.
 ///
-/// Reported numbers stand where the answer ended as its dialect ends. Where it did not, a report
+/// Reported numbers stand where the answer ended as its dialect ends, or where the report came after
+/// the text. Where neither is so, a report
 /// seen on the way may be early: then the larger of report and estimate counts. A side that was not
 /// reported at all is estimated: input from the request, output from the text.
 pub fn settle_usage(
@@ -68,7 +69,8 @@ pub fn settle_usage(
         usage.input_tokens = input_estimate;
         estimated = true;
     }
-    if reported.output_tokens == 0 || !observation.complete {
+    let exact = observation.complete || observation.final_usage;
+    if reported.output_tokens == 0 || !exact {
         let produced = produced_tokens(observation, model);
         if produced > reported.output_tokens {
             usage.output_tokens = produced;

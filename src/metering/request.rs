@@ -44,6 +44,8 @@ pub(super) struct Spans {
     /// With its quotes.
     pub(super) model: Option<Range<usize>>,
     pub(super) bounds: Vec<(Range<usize>, i64)>,
+    /// Bounds that stand as null: one added beside would lose to it.
+    pub(super) null_bounds: Vec<(Range<usize>, String)>,
     pub(super) stream_options: Vec<StreamOptions>,
     pub(super) generation_config: Option<NestedObject>,
 }
@@ -300,17 +302,19 @@ impl Reader<'_> {
     ) -> Result<(), BodyFault> {
         // A completion of 0 tokens is how its prompt is scored (`echo`, `logprobs`).
         let least = i64::from(self.endpoint != Endpoint::Completions);
-        if let Some((span, value)) = whole(cursor, name, least)? {
-            self.facts.spans.bounds.push((span, value));
-            if obeyed {
-                self.declared = Some(value);
-            }
+        let (span, value) = whole(cursor, name, least)?;
+        match value {
+            Some(value) => self.facts.spans.bounds.push((span, value)),
+            None => self.facts.spans.null_bounds.push((span, name.to_owned())),
+        }
+        if obeyed {
+            self.declared = self.declared.or(value);
         }
         Ok(())
     }
 
     fn answers(&mut self, cursor: &mut Cursor<'_>, name: &str) -> Result<(), BodyFault> {
-        if let Some((_, value)) = whole(cursor, name, 1)? {
+        if let (_, Some(value)) = whole(cursor, name, 1)? {
             self.facts.choices = self.facts.choices.max(value);
         }
         Ok(())
@@ -411,16 +415,16 @@ fn boolean(cursor: &mut Cursor<'_>, param: &str) -> Result<Option<bool>, BodyFau
     }
 }
 
-/// A whole number from `least` to 2^53, with its span; null is as good as absent.
+/// A whole number from `least` to 2^53, or null, which is as good as absent; and where it stands.
 fn whole(
     cursor: &mut Cursor<'_>,
     param: &str,
     least: i64,
-) -> Result<Option<(Range<usize>, i64)>, BodyFault> {
+) -> Result<(Range<usize>, Option<i64>), BodyFault> {
     let kind = cursor.kind()?;
     let span = cursor.skip()?;
     if kind == Kind::Null {
-        return Ok(None);
+        return Ok((span, None));
     }
     let raw = cursor.raw(&span);
     let value = std::str::from_utf8(raw)
@@ -429,7 +433,7 @@ fn whole(
         .and_then(|digits| digits.parse::<i64>().ok())
         .filter(|value| (least..=MAX_AMOUNT).contains(value));
     match value {
-        Some(value) => Ok(Some((span, value))),
+        Some(value) => Ok((span, Some(value))),
         None => {
             let message = format!(
                 "{param} must be a whole number from {least} to {MAX_AMOUNT}, not {}",

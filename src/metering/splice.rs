@@ -100,7 +100,17 @@ impl Plan {
         if facts.output_bound.is_some() {
             return;
         }
-        if facts.spans.endpoint != Some(Endpoint::GeminiGenerate) {
+        let gemini = facts.spans.endpoint == Some(Endpoint::GeminiGenerate);
+        let standing = facts.spans.null_bounds.iter();
+        let nulls: Vec<_> = standing
+            .filter(|(_, name)| gemini || name == field)
+            .map(|(span, _)| (span.clone(), bound.to_string()))
+            .collect();
+        if !nulls.is_empty() {
+            self.replace.extend(nulls);
+            return;
+        }
+        if !gemini {
             self.members.push(format!("{}:{bound}", quoted(field)));
             return;
         }

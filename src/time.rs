@@ -38,6 +38,25 @@ impl UnixMs {
     }
 }
 
+/// Now, on both clocks: dates and windows are the wall clock's, which may jump; durations (leases,
+/// per-minute buckets) are the steady clock's, which may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    pub wall: UnixMs,
+    /// Milliseconds since any fixed instant.
+    pub steady_ms: i64,
+}
+
+impl Moment {
+    /// A moment at which both clocks show the same: for tests and tables.
+    pub fn at(ms: i64) -> Moment {
+        Moment {
+            wall: UnixMs(ms),
+            steady_ms: ms,
+        }
+    }
+}
+
 impl Serialize for UnixMs {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.to_rfc3339())

@@ -9,13 +9,23 @@
 //! ```
 
 pub mod amount;
+pub mod bucket;
 pub mod claim;
+pub mod counters;
 pub mod ledger;
 pub mod limit;
+mod recent;
 pub mod reservation;
+mod resolve;
+mod shortage;
+mod sizing;
+mod slots;
 pub mod window;
 
 pub use amount::{Amounts, NANO_PER_USD, cost_of};
 pub use claim::{Admission, Ask, Grant, Reserved, ScopeClaim, Shortage, Standing};
 pub use limit::{GroupId, Limit, LimitKind, Period, Quotas, Rates, Resource, Scope};
-pub use reservation::{Charge, Hold, Reservation, ReservationId, Settled, Subject};
+pub use reservation::{
+    Charge, Hold, LostReservation, Reservation, ReservationId, Settled, Subject,
+};
+pub use resolve::{Lost, Resolution};

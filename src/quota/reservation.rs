@@ -48,6 +48,15 @@ pub struct Reservation {
     pub subject: std::sync::Arc<Subject>,
 }
 
+/// What becomes of a reservation whose lease ran out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LostReservation {
+    #[default]
+    Charge,
+    Release,
+}
+
 /// How a reservation is resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charge {

@@ -18,7 +18,13 @@ use crate::quota::{
 };
 use crate::time::UnixMs;
 
+pub use crate::quota::LostReservation;
+
+#[cfg(test)]
+mod contract;
 pub mod embedded;
+pub mod usage_log;
+mod usual;
 
 /// A step that could not be carried out. Nothing of it has happened, unless the message says so.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -154,15 +160,6 @@ pub struct AuditEntry {
     pub subject: String,
     pub before: Option<Value>,
     pub after: Option<Value>,
-}
-
-/// What becomes of a reservation whose lease ran out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LostReservation {
-    #[default]
-    Charge,
-    Release,
 }
 
 /// The sums that invariants are checked by.

@@ -1,1 +1,159 @@
 //! The embedded engine: the ledger in memory, one SQLite file, one writer, group commit.
+//!
+//! ```text
+//!   reserve ─┐                     ┌─ waits for its commit
+//!   settle  ─┼─▶ State (one lock) ─┴─▶ Pending ──▶ writer ──▶ file-wal ──▶ durability (sync, 100 ms)
+//!   admin   ─┘   ledger, activity      (jobs)      thread                  thread
+//!   queries ────────────────────────────────────▶ reader threads, connections of their own
+//! ```
+//!
+//! A hold is on disk before its exchange goes upstream, so that a kill -9 loses nothing a client
+//! received. A settlement is written within some 10 ms; until then its hold is on disk in its stead.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use self::durability::Durability;
+use self::readers::Readers;
+use self::state::Shared;
+use self::writer::Writer;
+use crate::quota::LostReservation;
+use crate::store::usual::UsualOutputs;
+use crate::store::{StoreError, StoreResult};
+use crate::time::Moment;
+
+mod changes;
+mod commit;
+mod directory;
+mod durability;
+mod engine;
+mod file;
+mod load;
+mod queries;
+mod readers;
+mod rows;
+mod schema;
+mod state;
+mod steps;
+mod writer;
+
+/// Where a store takes its time from.
+pub type Clock = Arc<dyn Fn() -> Moment + Send + Sync>;
+
+/// How an embedded store behaves.
+#[derive(Clone)]
+pub struct EmbeddedOptions {
+    /// Sync each commit to the disk, so that a power cut loses nothing. Slow on most disks.
+    pub sync_full: bool,
+    pub lost_reservation: LostReservation,
+    /// How long to wait for another process to let go of the file.
+    pub patience: Duration,
+    pub clock: Clock,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        EmbeddedOptions {
+            sync_full: false,
+            lost_reservation: LostReservation::default(),
+            patience: Duration::ZERO,
+            clock: state::system_clock(),
+        }
+    }
+}
+
+impl fmt::Debug for EmbeddedOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedOptions")
+            .field("sync_full", &self.sync_full)
+            .field("lost_reservation", &self.lost_reservation)
+            .field("patience", &self.patience)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The store in one file. Dropping it writes out what is pending and lets go of the file.
+pub struct EmbeddedStore {
+    shared: Arc<Shared>,
+    readers: Readers,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    ownership: Mutex<Option<file::Ownership>>,
+}
+
+impl fmt::Debug for EmbeddedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EmbeddedStore(…)")
+    }
+}
+
+impl EmbeddedStore {
+    /// Opens the file, creating it where there is none. Every reservation that a dead process left
+    /// in it is resolved here, by `lost_reservation`, with an event whose reason is `edge_died`.
+    /// Starts threads: call it after a daemon's fork.
+    ///
+    /// # Errors
+    /// `Unavailable` where another process owns the file, `Fault` where it cannot be read.
+    pub fn open(path: &Path, options: EmbeddedOptions) -> StoreResult<Arc<Self>> {
+        let ownership = file::own(path, options.patience)?;
+        let mut connection = file::connect_writer(path, options.sync_full)?;
+        schema::migrate(&mut connection)?;
+        let now = (options.clock)();
+        let directory = load::directory(&connection)?;
+        let state = load::state(&connection, &directory, options.lost_reservation, now)?;
+        let shared = Arc::new(Shared {
+            options,
+            directory: RwLock::new(directory),
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            rest: Condvar::new(),
+            commits: Default::default(),
+            usual: Mutex::new(UsualOutputs::default()),
+        });
+        let readers = Readers::start(path)?;
+        let durability = Durability::new(shared.clone(), path)?;
+        let writer = Writer::new(shared.clone(), connection);
+        let threads = vec![
+            spawn("store-writer", move || writer.run())?,
+            spawn("store-durability", move || durability.run())?,
+        ];
+        Ok(Arc::new(EmbeddedStore {
+            shared,
+            readers,
+            threads: Mutex::new(threads),
+            ownership: Mutex::new(Some(ownership)),
+        }))
+    }
+
+    /// Writes out what is pending, ends the threads and lets go of the file. Blocks for that long.
+    fn shut(&self) {
+        self.shared.state.lock().closed = true;
+        self.shared.work.notify_all();
+        self.shared.rest.notify_all();
+        for thread in self.threads.lock().drain(..) {
+            // A thread that panicked has nothing left to write.
+            drop(thread.join());
+        }
+        self.readers.stop();
+        drop(self.ownership.lock().take());
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        self.shut();
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> StoreResult<JoinHandle<()>> {
+    let builder = std::thread::Builder::new().name(name.to_owned());
+    builder.spawn(run).map_err(no_thread)
+}
+
+fn no_thread(error: std::io::Error) -> StoreError {
+    StoreError::Fault(format!("cannot start a thread: {error}"))
+}

@@ -1,0 +1,312 @@
+//! The suite that every engine passes: one behaviour, all engines, on a clock the tests move.
+//!
+//! A new engine adds its `Harness` constructor and one line to `on_every_engine!`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+use super::embedded::{EmbeddedOptions, EmbeddedStore};
+use super::{AuditEntry, LostReservation, Settlement, Store, UsageEvent};
+use crate::keys::{KeyHash, KeyId, KeyRecord};
+use crate::quota::{
+    Admission, Amounts, Ask, Charge, Grant, GroupId, Limit, LimitKind, Period, Quotas, Rates,
+    ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing, Subject,
+};
+use crate::time::{Moment, UnixMs};
+
+mod crash;
+mod keys;
+mod quota;
+mod usage;
+
+/// Saturday, 2026-11-21T02:44:59.123Z.
+const BEGIN: i64 = 1_795_229_099_123;
+
+/// Runs each behaviour on each engine.
+macro_rules! on_every_engine {
+    ($($behaviour:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $behaviour() {
+                super::$behaviour(crate::store::contract::Harness::embedded()).await;
+            })*
+        }
+    };
+}
+pub(self) use on_every_engine;
+
+#[derive(Clone)]
+struct TestClock(Arc<Mutex<Moment>>);
+
+impl TestClock {
+    fn advance(&self, ms: i64) {
+        let mut now = self.0.lock();
+        now.wall = now.wall.plus_ms(ms);
+        now.steady_ms += ms;
+    }
+
+    /// The wall clock is set; no time passes.
+    fn jump(&self, ms: i64) {
+        let mut now = self.0.lock();
+        now.wall = now.wall.plus_ms(ms);
+    }
+
+    fn now(&self) -> UnixMs {
+        self.0.lock().wall
+    }
+}
+
+/// One store under test.
+struct Harness {
+    store: Arc<dyn Store>,
+    clock: TestClock,
+    folder: tempfile::TempDir,
+    policy: LostReservation,
+}
+
+impl Harness {
+    fn embedded() -> Harness {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = TestClock(Arc::new(Mutex::new(Moment::at(BEGIN))));
+        let policy = LostReservation::Charge;
+        let store = open(folder.path().join("quota.db"), &clock, policy);
+        Harness {
+            store,
+            clock,
+            folder,
+            policy,
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("quota.db")
+    }
+
+    /// An orderly stop and a new start.
+    async fn restart(&mut self) {
+        self.store.close().await;
+        self.store = open(self.path(), &self.clock, self.policy);
+    }
+
+    /// What a kill -9 leaves is the file as it is at this instant: the next store opens a copy of
+    /// it, while the old one never gets to know.
+    fn crash(&mut self) {
+        let folder = tempfile::tempdir().unwrap();
+        // The log last: it has all that the file may lack.
+        for suffix in ["", "-wal"] {
+            let name = format!("quota.db{suffix}");
+            let from = self.folder.path().join(&name);
+            if from.exists() {
+                std::fs::copy(from, folder.path().join(name)).unwrap();
+            }
+        }
+        self.store = open(folder.path().join("quota.db"), &self.clock, self.policy);
+        self.folder = folder;
+    }
+
+    async fn key(&self, quotas: Quotas) -> Caller {
+        let record = key_record(Uuid::new_v4(), quotas, self.clock.now());
+        let record = self.store.create_key(record, audit("create")).await;
+        let record = record.unwrap();
+        Caller {
+            claims: vec![ScopeClaim {
+                scope: Scope::Key(record.id),
+                quotas,
+                rates: Rates::default(),
+            }],
+            record,
+        }
+    }
+
+    async fn reserve(&self, ask: &Ask) -> Reserved {
+        self.store.reserve(ask.clone()).await.unwrap()
+    }
+
+    async fn granted(&self, ask: &Ask) -> Grant {
+        match self.reserve(ask).await {
+            Reserved::Granted(grant) => grant,
+            other => panic!("not granted: {other:?}"),
+        }
+    }
+
+    async fn short(&self, ask: &Ask) -> crate::quota::Shortage {
+        match self.reserve(ask).await {
+            Reserved::Short(shortage) => *shortage,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    async fn settle(&self, ask: &Ask, charge: Charge) -> Settled {
+        let mut event = event(ask.subject.key, self.clock.now());
+        event.id = ask.id.0;
+        let settlement = Settlement {
+            id: ask.id,
+            charge,
+            event,
+        };
+        self.store.settle(settlement).await.unwrap()
+    }
+
+    async fn standing(&self, caller: &Caller) -> Standing {
+        self.store.standing(caller.claims[0]).await.unwrap()
+    }
+
+    async fn used_and_held(&self, caller: &Caller) -> (i64, i64) {
+        let standing = self.standing(caller).await;
+        (standing.used.tokens, standing.held.tokens)
+    }
+}
+
+fn open(path: PathBuf, clock: &TestClock, lost_reservation: LostReservation) -> Arc<dyn Store> {
+    let clock = clock.clone();
+    let options = EmbeddedOptions {
+        lost_reservation,
+        clock: Arc::new(move || *clock.0.lock()),
+        ..EmbeddedOptions::default()
+    };
+    EmbeddedStore::open(&path, options).unwrap()
+}
+
+/// A key and the limits its requests are held to.
+#[derive(Clone)]
+struct Caller {
+    record: Arc<KeyRecord>,
+    claims: Vec<ScopeClaim>,
+}
+
+impl Caller {
+    /// Asks for 1 request, `input` + `output` tokens, at 1 nano-USD an output token.
+    fn ask(&self, input: i64, output: i64) -> Ask {
+        Ask {
+            id: ReservationId(Uuid::new_v4()),
+            key_version: self.record.version,
+            scopes: self.claims.clone(),
+            admission: Admission::Clamp,
+            requests: 1,
+            input_tokens: input,
+            output_tokens: output,
+            fixed_nano_usd: 0,
+            output_nano_per_million: 1_000_000,
+            rate_limited: true,
+            lease_ms: 60_000,
+            subject: Arc::new(Subject {
+                key: self.record.id,
+                request_id: String::from("req_1"),
+                method: String::from("POST"),
+                path: String::from("/v1/chat/completions"),
+                model: Some(String::from("gpt-x")),
+                pool: Some(String::from("openai")),
+                end_user: None,
+                input_tokens: input,
+            }),
+        }
+    }
+
+    fn with_rates(mut self, rates: Rates) -> Caller {
+        self.claims[0].rates = rates;
+        self
+    }
+}
+
+fn used(tokens: i64) -> Charge {
+    Charge::Exact(Amounts {
+        requests: 1,
+        tokens,
+        nano_usd: tokens,
+    })
+}
+
+fn tokens(limit: i64, period: Period) -> Quotas {
+    Quotas {
+        tokens: Limit { limit, period },
+        ..Quotas::default()
+    }
+}
+
+fn key_record(id: Uuid, quotas: Quotas, now: UnixMs) -> KeyRecord {
+    KeyRecord {
+        id: KeyId(id),
+        seq: 0,
+        version: 0,
+        name: String::from("a key"),
+        description: None,
+        hash: KeyHash::of(id.as_bytes()),
+        masked: String::from("sk-proxy_AbCd…wxyz"),
+        prefix: String::from("sk-proxy"),
+        previous: None,
+        owner: None,
+        group: None,
+        tier: String::from("basic"),
+        quotas,
+        allowed_ips: Vec::new(),
+        denied_ips: Vec::new(),
+        allowed_origins: Vec::new(),
+        allowed_models: Vec::new(),
+        metadata: serde_json::json!({"team": "red"}),
+        active: true,
+        deleted: false,
+        expires_at: None,
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+fn event(key: KeyId, now: UnixMs) -> UsageEvent {
+    UsageEvent {
+        id: Uuid::new_v4(),
+        api_key_id: key,
+        request_id: String::from("req_1"),
+        request_method: String::from("POST"),
+        request_path: String::from("/v1/chat/completions"),
+        request_size: 100,
+        response_status: 200,
+        response_size: 200,
+        response_time_ms: 30,
+        first_byte_ms: Some(10),
+        requests: 0,
+        prompt_tokens: 3,
+        completion_tokens: 4,
+        cached_tokens: 1,
+        cache_write_tokens: 0,
+        reasoning_tokens: 2,
+        total_tokens: 0,
+        model: Some(String::from("gpt-x")),
+        pool: Some(String::from("openai")),
+        peer: Some(String::from("api.openai.com:443")),
+        is_error: false,
+        error_code: None,
+        error_message: None,
+        total_error_message: None,
+        total_cost_nano: 0,
+        estimated: false,
+        end_user: Some(String::from("u1")),
+        client_disconnected: false,
+        reason: None,
+        metadata: Some(serde_json::json!({"a": [1, 2]})),
+        created_at: now,
+    }
+}
+
+fn refusal(key: KeyId, now: UnixMs) -> UsageEvent {
+    UsageEvent {
+        response_status: 429,
+        is_error: true,
+        error_code: Some(String::from("QUOTA_EXCEEDED")),
+        model: None,
+        ..event(key, now)
+    }
+}
+
+fn audit(what: &str) -> AuditEntry {
+    AuditEntry {
+        at: UnixMs(BEGIN),
+        who: String::from("admin"),
+        what: what.to_owned(),
+        subject: String::from("a key"),
+        before: None,
+        after: Some(serde_json::json!({"name": "a key"})),
+    }
+}

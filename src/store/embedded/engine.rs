@@ -1,0 +1,211 @@
+//! The `Store` trait on the embedded engine: each method names the file that does the work.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{EmbeddedStore, changes, queries};
+use crate::keys::{KeyHash, KeyId, KeyRecord};
+use crate::quota::{
+    Amounts, Ask, GroupId, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
+};
+use crate::store::{
+    AuditEntry, GroupRecord, KeyActivity, Page, Rollup, Settlement, Store, StoreResult, Totals,
+    UsageEvent, UsageQuery,
+};
+use crate::time::UnixMs;
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    async fn key_by_hash(&self, hash: &KeyHash) -> StoreResult<Option<Arc<KeyRecord>>> {
+        let now = self.shared.now().wall;
+        Ok(self.shared.directory.read().key_by_hash(hash, now).cloned())
+    }
+
+    async fn key(&self, id: KeyId) -> StoreResult<Option<Arc<KeyRecord>>> {
+        Ok(self.shared.directory.read().key(id).cloned())
+    }
+
+    async fn create_key(
+        &self,
+        record: KeyRecord,
+        audit: AuditEntry,
+    ) -> StoreResult<Arc<KeyRecord>> {
+        let job = move |connection: &mut _, shared: &_| {
+            changes::create_key(connection, shared, record, &audit)
+        };
+        self.shared.on_writer(job).await
+    }
+
+    async fn update_key(
+        &self,
+        record: KeyRecord,
+        audit: AuditEntry,
+    ) -> StoreResult<Arc<KeyRecord>> {
+        let job = move |connection: &mut _, shared: &_| {
+            changes::update_key(connection, shared, record, &audit)
+        };
+        self.shared.on_writer(job).await
+    }
+
+    async fn delete_key(&self, id: KeyId, audit: AuditEntry) -> StoreResult<()> {
+        let job = move |connection: &mut _, shared: &_| {
+            changes::delete_key(connection, shared, id, &audit)
+        };
+        self.shared.on_writer(job).await
+    }
+
+    async fn list_keys(
+        &self,
+        skip: i64,
+        limit: i64,
+        active_only: bool,
+    ) -> StoreResult<Page<Arc<KeyRecord>>> {
+        let directory = self.shared.directory.read();
+        Ok(directory.list_keys(skip, limit, active_only))
+    }
+
+    async fn activity(&self, id: KeyId) -> StoreResult<KeyActivity> {
+        let state = self.shared.state.lock();
+        Ok(state.activity.get(&id).copied().unwrap_or_default())
+    }
+
+    async fn group(&self, id: GroupId) -> StoreResult<Option<Arc<GroupRecord>>> {
+        Ok(self.shared.directory.read().group(id).cloned())
+    }
+
+    async fn put_group(
+        &self,
+        record: GroupRecord,
+        audit: AuditEntry,
+    ) -> StoreResult<Arc<GroupRecord>> {
+        let job = move |connection: &mut _, shared: &_| {
+            changes::put_group(connection, shared, record, &audit)
+        };
+        self.shared.on_writer(job).await
+    }
+
+    async fn delete_group(&self, id: GroupId, audit: AuditEntry) -> StoreResult<()> {
+        let job = move |connection: &mut _, shared: &_| {
+            changes::delete_group(connection, shared, id, &audit)
+        };
+        self.shared.on_writer(job).await
+    }
+
+    async fn list_groups(&self) -> StoreResult<Vec<Arc<GroupRecord>>> {
+        Ok(self.shared.directory.read().list_groups())
+    }
+
+    async fn reserve(&self, ask: Ask) -> StoreResult<Reserved> {
+        self.take_reservation(ask).await
+    }
+
+    async fn top_up(
+        &self,
+        id: ReservationId,
+        scopes: &[ScopeClaim],
+        more: Amounts,
+    ) -> StoreResult<bool> {
+        self.take_more(id, scopes, more).await
+    }
+
+    async fn renew(&self, ids: &[ReservationId], lease_ms: i64) -> StoreResult<()> {
+        let mut state = self.shared.state.lock();
+        state.check_open()?;
+        state.ledger.renew(ids, lease_ms, self.shared.now());
+        Ok(())
+    }
+
+    async fn settle(&self, settlement: Settlement) -> StoreResult<Settled> {
+        self.resolve(settlement)
+    }
+
+    async fn book_refusal(&self, event: UsageEvent) -> StoreResult<()> {
+        self.refuse(event)
+    }
+
+    async fn sweep(&self) -> StoreResult<usize> {
+        self.sweep_leases()
+    }
+
+    async fn standing(&self, claim: ScopeClaim) -> StoreResult<Standing> {
+        self.standing_now(&claim)
+    }
+
+    async fn reset_used(&self, scope: Scope, audit: AuditEntry) -> StoreResult<()> {
+        self.reset(scope, audit).await
+    }
+
+    async fn totals(&self) -> StoreResult<Totals> {
+        self.sum()
+    }
+
+    async fn usage_events(&self, query: UsageQuery) -> StoreResult<Page<UsageEvent>> {
+        self.written().await;
+        let query = move |connection: &mut _| queries::usage_events(connection, &query);
+        self.readers.query(query).await
+    }
+
+    async fn rollups(
+        &self,
+        key: Option<KeyId>,
+        since_day: &str,
+        until_day: &str,
+    ) -> StoreResult<Vec<Rollup>> {
+        self.written().await;
+        let (since, until) = (since_day.to_owned(), until_day.to_owned());
+        let query = move |connection: &mut _| queries::rollups(connection, key, &since, &until);
+        self.readers.query(query).await
+    }
+
+    async fn error_counts(
+        &self,
+        key: Option<KeyId>,
+        since_day: &str,
+        until_day: &str,
+    ) -> StoreResult<Vec<(String, i64)>> {
+        self.written().await;
+        let (since, until) = (since_day.to_owned(), until_day.to_owned());
+        let query =
+            move |connection: &mut _| queries::error_counts(connection, key, &since, &until);
+        self.readers.query(query).await
+    }
+
+    fn usual_output(&self, key: KeyId, model: &str) -> Option<i64> {
+        self.usual(key, model)
+    }
+
+    async fn prune_events(&self, before: UnixMs) -> StoreResult<usize> {
+        let mut pruned = 0;
+        loop {
+            let job = move |connection: &mut _, _: &_| queries::prune_slice(connection, before);
+            let slice = self.shared.on_writer(job).await?;
+            if slice == 0 {
+                return Ok(pruned);
+            }
+            pruned += slice;
+        }
+    }
+
+    async fn audit(&self, skip: i64, limit: i64) -> StoreResult<Page<AuditEntry>> {
+        let query = move |connection: &mut _| queries::audit(connection, skip, limit);
+        self.readers.query(query).await
+    }
+
+    async fn setting_or_insert(&self, name: &str, value: &str) -> StoreResult<String> {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        let job =
+            move |connection: &mut _, _: &_| changes::setting_or_insert(connection, &name, &value);
+        self.shared.on_writer(job).await
+    }
+
+    async fn ping(&self) -> StoreResult<()> {
+        self.shared.flush().await
+    }
+
+    async fn close(&self) {
+        // The writer says so when the last of it is written; joining it after that does not block.
+        drop(self.shared.flush().await);
+        self.shut();
+    }
+}

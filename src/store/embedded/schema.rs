@@ -1,0 +1,46 @@
+//! The schema and its history: each migration is run once, in order, in one transaction.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use crate::store::{StoreError, StoreResult};
+
+/// `PRAGMA user_version` counts how many of these a file has seen. Never change one that was
+/// released: add the next.
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+
+/// Brings a file to the present schema.
+///
+/// # Errors
+/// `Fault` for a file of a newer version, or where SQLite refuses.
+pub(super) fn migrate(connection: &mut Connection) -> StoreResult<()> {
+    let seen: i64 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(fault)?;
+    let seen = usize::try_from(seen).unwrap_or(usize::MAX);
+    if seen > MIGRATIONS.len() {
+        return Err(StoreError::Fault(format!(
+            "the file has schema version {seen}, this program knows up to {}: use the newer program",
+            MIGRATIONS.len()
+        )));
+    }
+    for (at, migration) in MIGRATIONS.iter().enumerate().skip(seen) {
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(fault)?;
+        transaction.execute_batch(migration).map_err(fault)?;
+        transaction
+            .pragma_update(
+                None,
+                "user_version",
+                i64::try_from(at + 1).unwrap_or(i64::MAX),
+            )
+            .map_err(fault)?;
+        transaction.commit().map_err(fault)?;
+    }
+    Ok(())
+}
+
+/// What SQLite said, as a fault of the store.
+pub(super) fn fault(error: rusqlite::Error) -> StoreError {
+    StoreError::Fault(error.to_string())
+}

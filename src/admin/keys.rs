@@ -158,7 +158,8 @@ async fn set_active(admin: &Admin, who: &Operator, id: Id, active: bool) -> Answ
     Ok(message(format!("API key {word}")))
 }
 
-/// A new secret; the old one stays good for `grace_seconds`.
+/// A new secret; the old one stays good for `grace_seconds`. One that was rotated before it ends now:
+/// a key has two good secrets at most.
 pub(super) async fn rotate(
     State(admin): State<Arc<Admin>>,
     Extension(who): Extension<Operator>,

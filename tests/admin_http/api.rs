@@ -510,3 +510,34 @@ async fn a_store_that_is_away_is_503_and_a_broken_one_says_nothing_of_itself() {
     // Metrics do not need it.
     assert_eq!(rig.ask("GET", "/metrics").send("").await.status, 200);
 }
+
+#[test]
+fn no_body_breaks_anything() {
+    use proptest::prelude::*;
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let rig = Rig::new();
+    let (id, _) = runtime.block_on(rig.key(json!({"name": "n"})));
+    let values =
+        r#"null|true|-1|0|1e999|9{1,30}|"[a-z*.:/ é]{0,8}"|\[("a"|1|\[\])?\]|\{("a":1)?\}"#;
+    let fields = "name|description|token_limit|usd_limit|rate_limit_tier|expires_in_days|expires_at|\
+        allowed_ips|allowed_origins|allowed_models|metadata|period|prefix|group|is_active|[a-z]{0,5}";
+    let bodies = proptest::collection::vec((fields, values), 0..6);
+    proptest!(ProptestConfig::with_cases(300), |(body in bodies, cut in 0..200_usize)| {
+        let pairs: Vec<_> = body.iter().map(|(n, v)| format!("\"{n}\":{v}")).collect();
+        let mut text = format!("{{{}}}", pairs.join(","));
+        if cut < text.len() && cut % 3 == 0 && text.is_char_boundary(cut) {
+            text.truncate(cut);
+        }
+        for (method, uri) in [
+            ("POST", String::from("/admin/api-keys")),
+            ("PATCH", format!("/admin/api-keys/{id}")),
+            ("POST", format!("/admin/api-keys/{id}/rotate")),
+            ("POST", String::from("/admin/groups")),
+        ] {
+            let ask = rig.ask(method, &uri).bearer(TOKEN);
+            let reply = runtime.block_on(ask.send(text.clone()));
+            let expected = [200, 409, 422].contains(&reply.status.as_u16());
+            prop_assert!(expected, "{} {}: {}", method, text, reply.text);
+        }
+    });
+}

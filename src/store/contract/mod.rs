@@ -36,7 +36,7 @@ macro_rules! on_every_engine {
         }
     };
 }
-pub(self) use on_every_engine;
+use on_every_engine;
 
 #[derive(Clone)]
 struct TestClock(Arc<Mutex<Moment>>);

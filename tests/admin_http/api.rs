@@ -3,7 +3,6 @@
 use crate::rig::{Rig, START, TOKEN};
 use axum::body::Body;
 use quota_proxy::keys::KeyId;
-use quota_proxy::quota::Amounts;
 use quota_proxy::store::StoreError;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -189,7 +188,7 @@ async fn faults_of_a_create_are_422_and_name_the_field() {
         ask.send(body).await.detail(422);
     }
     assert_eq!(rig.get("/admin/api-keys").await.ok()["total"], 0);
-    assert!(rig.store.audit_entries().is_empty());
+    assert!(rig.store.audit_entries().await.is_empty());
 }
 
 #[tokio::test]
@@ -281,12 +280,7 @@ async fn changes_at_the_same_time_are_applied_one_after_the_other() {
 async fn figures_of_a_used_key() {
     let rig = Rig::new();
     let (id, _) = rig.key(json!({"name": "n", "token_limit": 1000})).await;
-    let used = Amounts {
-        requests: 3,
-        tokens: 1200,
-        nano_usd: 75_000,
-    };
-    rig.store.used(key_id(&id), used);
+    rig.store.book(key_id(&id), 1200, 75_000, START).await;
     let uri = format!("/admin/api-keys/{id}");
     let stats = rig.get(&format!("{uri}/stats")).await.ok();
     assert_eq!(stats["token_used"], 1200);
@@ -299,7 +293,7 @@ async fn figures_of_a_used_key() {
     let item = rig.get(&uri).await.ok();
     assert_eq!(item["token_used"], 0);
     assert_eq!(item["token_remaining"], 1000);
-    let last = rig.store.audit_entries().pop().unwrap();
+    let last = rig.store.audit_entries().await.remove(0);
     assert_eq!(last.what, "reset key");
     assert_eq!(last.before.unwrap()["used"]["tokens"], 1200);
 }

@@ -1,4 +1,4 @@
-//! The admin service as its clients meet it, over a store in memory.
+//! The admin service as its clients meet it, over the embedded store.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! An admin service in memory, asked without a socket.
+//! An admin service over the embedded store, asked without a socket.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use axum::Router;
 use axum::body::Body;
 use http::{HeaderMap, Request, StatusCode};
 use quota_proxy::admin::listen::ClientAddr;
-use quota_proxy::admin::{self, AdminState};
+use quota_proxy::admin::{self, AdminState, Clock};
 use quota_proxy::config::{
     AdminConfig, Config, EdgeConfig, Estimate, LogConfig, OnClientGone, OnOverrun, QuotaConfig,
     SecretText, ServerConfig, StoreConfig,
@@ -23,9 +23,9 @@ use quota_proxy::time::UnixMs;
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-pub mod memory;
+pub mod books;
 
-pub use memory::MemoryStore;
+use books::Books;
 
 pub const TOKEN: &str = "an-admin-token";
 pub const START: UnixMs = UnixMs(1_795_229_099_123);
@@ -33,7 +33,7 @@ pub const START: UnixMs = UnixMs(1_795_229_099_123);
 /// An admin service and what a test turns in it.
 pub struct Rig {
     router: Router,
-    pub store: Arc<MemoryStore>,
+    pub store: Arc<Books>,
     pub draining: Arc<AtomicBool>,
     now: Arc<AtomicI64>,
 }
@@ -120,15 +120,16 @@ impl Rig {
         let mut config = config();
         change(&mut config.admin);
         let now = Arc::new(AtomicI64::new(START.0));
-        let clock = now.clone();
-        let store = Arc::new(MemoryStore::default());
+        let told = now.clone();
+        let clock: Clock = Arc::new(move || UnixMs(told.load(Ordering::SeqCst)));
+        let store = Arc::new(Books::open(clock.clone()));
         let draining = Arc::new(AtomicBool::new(false));
         let state = AdminState {
             store: store.clone(),
             config: Arc::new(ArcSwap::from_pointee(config)),
             metrics: Arc::new(Metrics::new().unwrap()),
             draining: draining.clone(),
-            clock: Arc::new(move || UnixMs(clock.load(Ordering::SeqCst))),
+            clock,
         };
         Rig {
             router: admin::router(state),

@@ -333,12 +333,15 @@ impl Draft {
             self.plan
                 .clamped_bound(config.quota.admission, &grant, request.demand.choices);
         // An upstream that obeys a bound within the hold cannot outgrow it.
-        let bounded_by_hold = (self.plan.declared || clamped_bound.is_some())
-            && self.plan.bound.min(i64::MAX) <= grant.output_tokens;
+        let bound = match clamped_bound {
+            Some(_) => grant.output_tokens.saturating_add(grant.output_left),
+            None if self.plan.declared => self.plan.bound,
+            None => i64::MAX,
+        };
         let tops_up = request.demand.stream
             && config.quota.on_overrun == OnOverrun::TopUp
             && request.endpoint.generates()
-            && !bounded_by_hold;
+            && bound > grant.output_tokens;
         Exchange {
             desk: Arc::clone(desk),
             key: self.key,

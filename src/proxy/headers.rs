@@ -1,6 +1,6 @@
 //! Headers of both directions: credentials swapped on the way up, quota figures added on the way down.
 
-use http::header::{self, HeaderName};
+use http::header::{self, HeaderName, HeaderValue};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
@@ -147,11 +147,10 @@ impl Gauge {
         i128::from(self.remaining) * 1_000_000 / i128::from(self.limit.max(1))
     }
 
-    fn figure(&self, amount: i64) -> String {
-        if self.name == "usd" {
-            dollars(amount)
-        } else {
-            amount.to_string()
+    fn figure(&self, amount: i64) -> HeaderValue {
+        match self.name {
+            "usd" => value(dollars(amount)),
+            _ => HeaderValue::from(amount),
         }
     }
 }
@@ -191,75 +190,97 @@ fn gauges(standing: &Standing) -> impl Iterator<Item = Gauge> {
     })
 }
 
+/// Names of the per-minute headers, in the order limit, remaining, reset.
+struct BucketNames {
+    openai: [&'static str; 3],
+    anthropic: [&'static str; 3],
+}
+
+const REQUEST_NAMES: BucketNames = BucketNames {
+    openai: [
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-reset-requests",
+    ],
+    anthropic: [
+        "anthropic-ratelimit-requests-limit",
+        "anthropic-ratelimit-requests-remaining",
+        "anthropic-ratelimit-requests-reset",
+    ],
+};
+const TOKEN_NAMES: BucketNames = BucketNames {
+    openai: [
+        "x-ratelimit-limit-tokens",
+        "x-ratelimit-remaining-tokens",
+        "x-ratelimit-reset-tokens",
+    ],
+    anthropic: [
+        "anthropic-ratelimit-tokens-limit",
+        "anthropic-ratelimit-tokens-remaining",
+        "anthropic-ratelimit-tokens-reset",
+    ],
+};
+
+/// A header's name and value; the names are all ours and fixed.
+pub type Named = (&'static str, HeaderValue);
+
 /// The quota headers of every metered answer (SPEC section 3, "Headers"). The figures are those of
 /// the reserve: they need no second look at the store.
-pub fn quota_headers(
-    standings: &[Standing],
-    dialect: Dialect,
-    now: UnixMs,
-) -> Vec<(String, String)> {
+pub fn quota_headers(standings: &[Standing], dialect: Dialect, now: UnixMs) -> Vec<Named> {
     let mut out = Vec::with_capacity(12);
-    let mut put = |name: &str, value: String| out.push((name.to_owned(), value));
     if let Some(tightest) = standings.iter().flat_map(gauges).min_by_key(Gauge::share) {
-        put("x-quota-limit", tightest.figure(tightest.limit));
-        put("x-quota-used", tightest.figure(tightest.used));
-        put("x-quota-remaining", tightest.figure(tightest.remaining));
-        put("x-quota-type", tightest.name.to_owned());
+        out.push(("x-quota-limit", tightest.figure(tightest.limit)));
+        out.push(("x-quota-used", tightest.figure(tightest.used)));
+        out.push(("x-quota-remaining", tightest.figure(tightest.remaining)));
+        out.push(("x-quota-type", HeaderValue::from_static(tightest.name)));
     }
     let Some(own) = standings.first() else {
         return out;
     };
+    let mut policy = String::new();
+    let mut levels = String::new();
     let buckets = [
         (
             "requests",
             own.rates.requests_per_minute,
             own.requests_in_bucket,
+            &REQUEST_NAMES,
         ),
-        ("tokens", own.rates.tokens_per_minute, own.tokens_in_bucket),
+        (
+            "tokens",
+            own.rates.tokens_per_minute,
+            own.tokens_in_bucket,
+            &TOKEN_NAMES,
+        ),
     ];
-    let limited: Vec<_> = buckets
-        .into_iter()
-        .filter(|(_, limit, _)| *limit > 0)
-        .collect();
-    for &(name, limit, level) in &limited {
+    for (name, limit, level, names) in buckets.into_iter().filter(|(_, limit, _, _)| *limit > 0) {
         let full_in_ms = (limit - level).max(0).saturating_mul(60_000) / limit;
-        let level = level.max(0).to_string();
-        match dialect {
-            Dialect::Anthropic => {
-                put(
-                    &format!("anthropic-ratelimit-{name}-limit"),
-                    limit.to_string(),
-                );
-                put(&format!("anthropic-ratelimit-{name}-remaining"), level);
-                put(
-                    &format!("anthropic-ratelimit-{name}-reset"),
-                    now.plus_ms(full_in_ms).to_rfc3339(),
-                );
-            }
-            Dialect::OpenAi | Dialect::Gemini => {
-                put(&format!("x-ratelimit-limit-{name}"), limit.to_string());
-                put(&format!("x-ratelimit-remaining-{name}"), level);
-                put(&format!("x-ratelimit-reset-{name}"), span(full_in_ms));
-            }
-        }
-    }
-    if !limited.is_empty() {
+        let level = level.max(0);
+        let (names, reset) = match dialect {
+            Dialect::Anthropic => (&names.anthropic, now.plus_ms(full_in_ms).to_rfc3339()),
+            Dialect::OpenAi | Dialect::Gemini => (&names.openai, span(full_in_ms)),
+        };
+        out.push((names[0], HeaderValue::from(limit)));
+        out.push((names[1], HeaderValue::from(level)));
+        out.push((names[2], value(reset)));
         // draft-ietf-httpapi-ratelimit-headers-09: a policy's quota and window, and what is left.
-        let policies: Vec<String> = limited
-            .iter()
-            .map(|(name, limit, _)| format!("\"{name}\";q={limit};w=60"))
-            .collect();
-        let levels: Vec<String> = limited
-            .iter()
-            .map(|(name, limit, level)| {
-                let seconds = ((limit - level).max(0).saturating_mul(60) / limit).max(0);
-                format!("\"{name}\";r={};t={seconds}", (*level).max(0))
-            })
-            .collect();
-        put("ratelimit-policy", policies.join(", "));
-        put("ratelimit", levels.join(", "));
+        let comma = if policy.is_empty() { "" } else { ", " };
+        policy.push_str(&format!("{comma}\"{name}\";q={limit};w=60"));
+        levels.push_str(&format!(
+            "{comma}\"{name}\";r={level};t={}",
+            full_in_ms / 1_000
+        ));
+    }
+    if !policy.is_empty() {
+        out.push(("ratelimit-policy", value(policy)));
+        out.push(("ratelimit", value(levels)));
     }
     out
+}
+
+/// Digits and plain words only: always a legal value.
+fn value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// A time span in OpenAI's form: `6m0s`, `1s`, `17ms`.

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Uri;
+use http::{HeaderValue, Uri};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::facts::{Facts, text};
+use super::headers::Named;
 use super::{Edge, models};
 use crate::config::{Config, EdgeConfig};
 use crate::exchange::{Identity, Live, Refusal};
@@ -119,7 +120,7 @@ async fn send(
     status: u16,
     body: &Value,
     id: Uuid,
-    extra: &[(String, String)],
+    extra: &[Named],
 ) -> Result<(), Refusal> {
     let body = Bytes::from(body.to_string());
     let write = async {
@@ -128,7 +129,7 @@ async fn send(
         head.insert_header("content-length", body.len().to_string())?;
         head.insert_header("x-request-id", id.simple().to_string())?;
         for (name, value) in extra {
-            head.insert_header(name.clone(), value.as_str())?;
+            head.insert_header(*name, value)?;
         }
         session.write_response_header(Box::new(head), false).await?;
         session.write_response_body(Some(body), true).await
@@ -157,7 +158,7 @@ async fn preflight(session: &mut Session, config: &Config, id: Uuid) -> Result<(
             head.insert_header("access-control-max-age", "600")?;
         }
         for (name, value) in &cors {
-            head.insert_header(name.clone(), value.as_str())?;
+            head.insert_header(*name, value)?;
         }
         session.write_response_header(Box::new(head), true).await
     };
@@ -167,30 +168,32 @@ async fn preflight(session: &mut Session, config: &Config, id: Uuid) -> Result<(
 }
 
 /// What a browser needs to read an answer; nothing for requests without an `Origin`.
-pub(super) fn cors_headers(config: &EdgeConfig, origin: Option<&str>) -> Vec<(String, String)> {
-    let Some(origin) = origin else {
+pub(super) fn cors_headers(config: &EdgeConfig, origin: Option<&str>) -> Vec<Named> {
+    const EXPOSED: &str =
+        "x-request-id, x-quota-limit, x-quota-used, x-quota-remaining, x-quota-type, retry-after";
+    let Some(origin) = origin.and_then(|origin| HeaderValue::from_str(origin).ok()) else {
         return Vec::new();
     };
     let any = config.cors_origins.iter().any(|allowed| allowed == "*");
-    if !any && !config.cors_origins.iter().any(|allowed| allowed == origin) {
+    let listed = config
+        .cors_origins
+        .iter()
+        .any(|allowed| origin == allowed.as_str());
+    if !any && !listed {
         return Vec::new();
     }
-    let exposed =
-        "x-request-id, x-quota-limit, x-quota-used, x-quota-remaining, x-quota-type, retry-after";
+    let allowed = if any {
+        HeaderValue::from_static("*")
+    } else {
+        origin
+    };
     vec![
+        ("access-control-allow-origin", allowed),
         (
-            "access-control-allow-origin".to_owned(),
-            if any {
-                "*".to_owned()
-            } else {
-                origin.to_owned()
-            },
+            "access-control-expose-headers",
+            HeaderValue::from_static(EXPOSED),
         ),
-        (
-            "access-control-expose-headers".to_owned(),
-            exposed.to_owned(),
-        ),
-        ("vary".to_owned(), "origin".to_owned()),
+        ("vary", HeaderValue::from_static("origin")),
     ]
 }
 

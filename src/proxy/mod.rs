@@ -177,7 +177,7 @@ impl Edge {
         Ok(())
     }
 
-    fn extra_headers(&self, ctx: &Ctx, refusal: &Refusal) -> Vec<(String, String)> {
+    fn extra_headers(&self, ctx: &Ctx, refusal: &Refusal) -> Vec<headers::Named> {
         let mut extra = match refusal {
             Refusal::QuotaExceeded(shortage) | Refusal::RateLimited(shortage) => {
                 let dialect = ctx
@@ -193,7 +193,8 @@ impl Edge {
             .as_ref()
             .is_some_and(|f| f.dialect == crate::metering::Dialect::Anthropic)
         {
-            extra.push(("request-id".to_owned(), ctx.request_id()));
+            let id = http::HeaderValue::from_str(&ctx.request_id());
+            extra.extend(id.ok().map(|id| ("request-id", id)));
         }
         let origin = ctx.facts.as_ref().and_then(|f| f.caller.origin.as_deref());
         extra.extend(local::cors_headers(

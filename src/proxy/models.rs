@@ -26,10 +26,13 @@ const STALE: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(5);
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 
+/// A pool's name, until when its list is believed, and the list.
+type Known = (String, Instant, Arc<BTreeSet<String>>);
+
 /// Upstreams' own lists, by pool.
 #[derive(Debug, Default)]
 pub struct ModelLists {
-    known: Mutex<Vec<(String, Instant, Arc<BTreeSet<String>>)>>,
+    known: Mutex<Vec<Known>>,
     addresses: peer::Addresses,
 }
 

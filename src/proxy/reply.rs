@@ -9,6 +9,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use serde_json::{Value, json};
 
+use super::headers::Named;
 use crate::exchange::Refusal;
 use crate::metering::Dialect;
 use crate::quota::{LimitKind, NANO_PER_USD, Shortage};
@@ -133,7 +134,7 @@ impl Reply {
         &self,
         session: &mut Session,
         request_id: &str,
-        extra: &[(String, String)],
+        extra: &[Named],
     ) -> Result<()> {
         let body = Bytes::from(self.body.to_string());
         let mut head = ResponseHeader::build(self.status, Some(8 + extra.len()))?;
@@ -148,7 +149,7 @@ impl Reply {
             head.insert_header("x-should-retry", "false")?;
         }
         for (name, value) in extra {
-            head.insert_header(name.clone(), value.as_str())?;
+            head.insert_header(*name, value)?;
         }
         session.write_response_header(Box::new(head), false).await?;
         session.write_response_body(Some(body), true).await

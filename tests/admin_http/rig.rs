@@ -177,6 +177,8 @@ fn config() -> Config {
         ..Rates::default()
     };
     Config {
+        alerts: quota_proxy::config::AlertsConfig::default(),
+        plugins: Vec::new(),
         server: ServerConfig {
             threads: 1,
             grace_period: Duration::ZERO,

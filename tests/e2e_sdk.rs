@@ -71,10 +71,10 @@ impl Language {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let folder = target.join(format!("sdk-{}-{hash}", self.name));
         if !folder.exists() {
-            let unfinished = tempfile::tempdir_in(&target).unwrap();
+            let unfinished = tempfile::tempdir_in(target).unwrap();
             self.install(unfinished.path());
             if std::fs::rename(unfinished.path(), &folder).is_ok() {
                 // It has its final name now; nothing is left to remove.

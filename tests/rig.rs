@@ -101,16 +101,18 @@ async fn the_proxy_serves_is_killed_and_serves_again_from_the_same_books() {
     let credential = record.credential.unwrap();
     assert!(CREDENTIAL.ends_with(&credential.last4));
     let used = |shown: &serde_json::Value| shown["token_used"].as_u64();
-    let shown = support::wait::eventually(PATIENCE, || async {
-        let shown = rig.admin().show(&key).await;
-        support::wait::that(shown, |shown| used(shown) > Some(0))
+    let expected = Some(record.input_tokens + record.output_tokens);
+    let settled = support::wait::eventually(PATIENCE, || async {
+        // The event is read from the file: what it says has been written.
+        let events = rig.admin().usage_logs(&key).await;
+        support::wait::that(events, |events| events.len() == 1)
     });
-    let before = used(&shown.await);
-    assert_eq!(before, Some(record.input_tokens + record.output_tokens));
+    assert_eq!(settled.await[0]["total_tokens"].as_u64(), expected);
+    assert_eq!(used(&rig.admin().show(&key).await), expected);
     rig.kill9();
     assert!(rig.books().are_whole());
     rig.restart().await;
-    assert_eq!(used(&rig.admin().show(&key).await), before);
+    assert_eq!(used(&rig.admin().show(&key).await), expected);
     let answer = rig.post(PATH, &key.secret, &chat("gpt-4o")).await;
     assert_eq!(answer.status(), 200);
     assert!(rig.term().await.success());

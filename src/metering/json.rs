@@ -9,6 +9,8 @@
 //!   └─0-9tfn→ Scalar ──→ After ─} ]→ After … Done   Name ─":→ Value
 //! ```
 
+use std::ops::Range;
+
 use super::escape::{Escape, Step};
 use super::reader::{Node, Want};
 
@@ -62,6 +64,16 @@ enum State {
     Broken,
 }
 
+/// The produced text of a document, as far as it is one plain string.
+#[derive(Clone, Copy, Debug)]
+enum OnlyText {
+    None,
+    From(usize),
+    At(usize, usize),
+    /// Several strings, or escapes.
+    Several,
+}
+
 /// A few bytes kept in place.
 #[derive(Clone, Copy, Debug)]
 struct Short<const N: usize> {
@@ -101,6 +113,9 @@ pub(super) struct Scanner {
     /// Containers open inside the one that is skipped, itself included.
     skipped: u32,
     want: Want,
+    /// Where the step in hand begins in the fed bytes.
+    at: usize,
+    text: OnlyText,
     escape: Escape,
     name: Short<NAME_BYTES>,
     scalar: Short<SCALAR_BYTES>,
@@ -115,6 +130,8 @@ impl Scanner {
             nodes: [Node::Skip; STACK],
             skipped: 0,
             want: Want::Nothing,
+            at: 0,
+            text: OnlyText::None,
             escape: Escape::default(),
             name: Short::EMPTY,
             scalar: Short::EMPTY,
@@ -126,6 +143,7 @@ impl Scanner {
         self.state = State::Value;
         self.depth = 0;
         self.skipped = 0;
+        self.text = OnlyText::None;
         self.escape = Escape::default();
         self.name.len = 0;
     }
@@ -135,15 +153,20 @@ impl Scanner {
         self.state == State::Done
     }
 
-    /// Whether no byte of a document has been seen.
-    pub(super) fn is_fresh(&self) -> bool {
-        self.state == State::Value && self.depth == 0
+    /// Where the produced text of the document stands in the bytes fed last, if it is one string
+    /// without escapes and those bytes are the whole document.
+    pub(super) fn only_text(&self) -> Option<Range<usize>> {
+        match self.text {
+            OnlyText::At(from, to) => Some(from..to),
+            _ => None,
+        }
     }
 
     /// Feeds bytes; returns how many were taken: all, or up to the end of a document.
     pub(super) fn feed<S: Sink>(&mut self, bytes: &[u8], sink: &mut S) -> usize {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            self.at = at;
             at += match self.state {
                 State::Value => self.value(rest, sink),
                 State::Name => self.before_name(rest, sink),
@@ -196,6 +219,12 @@ impl Scanner {
             + match byte {
                 b'"' => {
                     self.want = sink.string(self.place());
+                    if self.want == Want::Output {
+                        self.text = match self.text {
+                            OnlyText::None => OnlyText::From(self.at + spaces + 1),
+                            _ => OnlyText::Several,
+                        };
+                    }
                     match self.want {
                         Want::Nothing => self.go(State::Pass),
                         _ => self.go(State::Text),
@@ -325,8 +354,14 @@ impl Scanner {
         };
         if rest.get(at) == Some(&b'"') {
             self.escape.plain(|c| piece(sink, want, c));
+            if let (Want::Output, OnlyText::From(from)) = (want, self.text) {
+                self.text = OnlyText::At(from, self.at + at);
+            }
             self.state = State::After;
         } else {
+            if want == Want::Output {
+                self.text = OnlyText::Several;
+            }
             self.state = State::TextEscape;
         }
         at + 1

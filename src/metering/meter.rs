@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::decode::{Coding, Decoder, Stop};
 use super::encode::Encoder;
 use super::json::Scanner;
+use super::pattern::Pattern;
 use super::reader::{KEPT_OUTPUT_BYTES, Reader};
 use super::sse::{EventSink, Splitter};
 use super::strip::{Open, Strip};
@@ -67,7 +68,7 @@ pub struct Meter {
 enum Body {
     /// Nothing to meter.
     Off(Option<&'static str>),
-    Plain(Core),
+    Plain(Box<Core>),
     Decoded(Box<Decoder<Core>>),
     /// Decoded, changed and encoded again.
     Recoded(Box<Decoder<Recoder>>),
@@ -178,7 +179,7 @@ impl Body {
             return unknown;
         };
         if coding == Coding::Identity {
-            return Body::Plain(core);
+            return Body::Plain(Box::new(core));
         }
         if core.strip.is_none() {
             return Decoder::new(coding, core)
@@ -211,6 +212,9 @@ struct Core {
     scanner: Scanner,
     reader: Reader,
     strip: Option<Strip>,
+    pattern: Pattern,
+    /// The document in hand has been read to its end, or recognised.
+    settled: bool,
     /// The first bytes of the open event's data, to know `[DONE]`.
     head: [u8; 8],
     data_len: usize,
@@ -242,6 +246,8 @@ impl Core {
             scanner: Scanner::new(),
             reader: Reader::new(dialect),
             strip: setup.strip_usage_chunk.then(Strip::default),
+            pattern: Pattern::default(),
+            settled: false,
             head: [0; 8],
             data_len: 0,
         })
@@ -296,14 +302,14 @@ impl Core {
     }
 
     fn document_ended(&mut self, rest: &[u8]) {
-        if self.data_len == 0 {
+        if !self.settled {
             self.reader.end();
-            self.data_len = 1;
+            self.settled = true;
         }
         if !rest.trim_ascii_start().is_empty() {
             self.reader.begin();
             self.scanner.reset();
-            self.data_len = 0;
+            self.settled = false;
         }
     }
 
@@ -350,13 +356,28 @@ struct Events<'c> {
 }
 
 impl EventSink for Events<'_> {
-    fn data(&mut self, bytes: &[u8], _whole: bool) {
+    fn data(&mut self, bytes: &[u8], whole: bool) {
         let core = &mut *self.core;
+        let whole = whole && core.data_len == 0;
+        if whole && let Some(text) = core.pattern.text(bytes) {
+            core.reader.recognised(text);
+            core.settled = true;
+        }
+        if core.settled {
+            return;
+        }
         for (slot, byte) in core.head.iter_mut().skip(core.data_len).zip(bytes) {
             *slot = *byte;
         }
         core.data_len = core.data_len.saturating_add(bytes.len());
         core.scanner.feed(bytes, &mut core.reader);
+        if whole
+            && core.scanner.is_done()
+            && let Some(text) = core.scanner.only_text()
+            && core.reader.brought_only_text(text.len())
+        {
+            core.pattern.learn(bytes, &text);
+        }
     }
 
     fn end(&mut self, at: usize) {
@@ -369,6 +390,7 @@ impl EventSink for Events<'_> {
             core.reader.done();
         }
         core.data_len = 0;
+        core.settled = false;
         core.scanner.reset();
         core.reader.begin();
         if let Some(strip) = &mut core.strip {

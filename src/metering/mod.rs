@@ -21,6 +21,7 @@ mod json;
 pub mod meter;
 mod multipart;
 mod openai;
+mod pattern;
 pub mod price;
 mod reader;
 mod report;

@@ -91,6 +91,10 @@ struct Document {
     /// It has an error.
     has_error: bool,
     choices: Choices,
+    /// It says why the answer ended.
+    has_finish: bool,
+    /// Bytes of text it produced.
+    produced: usize,
     kind: Vec<u8>,
     message: Vec<u8>,
 }
@@ -101,6 +105,8 @@ impl Document {
         has_usage: false,
         has_error: false,
         choices: Choices::Unseen,
+        has_finish: false,
+        produced: 0,
         kind: Vec::new(),
         message: Vec::new(),
     };
@@ -110,6 +116,8 @@ impl Document {
         self.has_usage = false;
         self.has_error = false;
         self.choices = Choices::Unseen;
+        self.has_finish = false;
+        self.produced = 0;
         self.kind.clear();
         self.message.clear();
     }
@@ -136,10 +144,6 @@ impl Reader {
     /// The documents are events of a stream.
     pub(super) fn set_stream(&mut self) {
         self.stream = true;
-    }
-
-    pub(super) fn dialect(&self) -> Dialect {
-        self.dialect
     }
 
     /// A new document begins.
@@ -191,11 +195,27 @@ impl Reader {
         self.document.choices
     }
 
-    /// A chunk known to hold a choice and no usage, read elsewhere.
+    /// Whether the document in hand brought `bytes` of text and nothing else worth remembering.
+    pub(super) fn brought_only_text(&self, bytes: usize) -> bool {
+        let document = &self.document;
+        let kind = document.kind.as_slice();
+        let ends = openai::is_end(kind) || anthropic::is_end(kind) || kind == b"error";
+        document.produced == bytes
+            && !(document.has_usage || document.has_error || document.has_finish || ends)
+    }
+
+    /// A document that equals one with a choice or a delta in all but its text.
+    pub(super) fn recognised(&mut self, text: &[u8]) {
+        self.document.choices = Choices::Filled;
+        self.produced_text(text);
+    }
+
+    /// Produced text: of the document in hand, or of one that was recognised.
     pub(super) fn produced_text(&mut self, text: &[u8]) {
         self.output_bytes = self
             .output_bytes
             .saturating_add(i64::try_from(text.len()).unwrap_or(i64::MAX));
+        self.document.produced += text.len();
         let room = KEPT_OUTPUT_BYTES - self.output.len().min(KEPT_OUTPUT_BYTES);
         self.output
             .extend_from_slice(text.get(..room).unwrap_or(text));
@@ -301,6 +321,7 @@ impl Sink for Reader {
         match want {
             Want::Finish => {
                 self.finished = true;
+                self.document.has_finish = true;
                 Want::Nothing
             }
             Want::ErrorText => {

@@ -1,8 +1,8 @@
 //! What a document of an answer says: usage, produced text, model, errors, whether it is the end.
 
-use super::json::{Place, Sink};
 use super::report::Report;
 use super::usage::{Dialect, Usage};
+use super::walk::{Node, Place, Sink, Want};
 use super::{anthropic, gemini, openai};
 
 /// Produced text kept for counting, in bytes.
@@ -12,50 +12,6 @@ pub(super) const KEPT_OUTPUT_BYTES: usize = 64 * 1024;
 const MODEL_BYTES: usize = 128;
 const MESSAGE_BYTES: usize = 512;
 const KIND_BYTES: usize = 48;
-
-/// A container of an answer that is walked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Node {
-    /// Around the document: also an array of documents.
-    Top,
-    Root,
-    Usage,
-    /// Inside usage: `prompt_tokens_details`, `cache_creation` and their like.
-    Details,
-    /// An object around another with its own usage: `response`, `message`.
-    Envelope,
-    Error,
-    Choices,
-    Choice,
-    Message,
-    ToolCalls,
-    ToolCall,
-    Call,
-    Items,
-    Item,
-    Parts,
-    Part,
-    /// Arguments as JSON: all text below is produced text.
-    Tree,
-    /// Passed over.
-    Skip,
-}
-
-/// What a string is wanted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Want {
-    Nothing,
-    /// Produced text.
-    Output,
-    /// The event's `type`.
-    Kind,
-    Model,
-    ErrorMessage,
-    /// An error that is a plain string.
-    ErrorText,
-    /// Why the answer ended: that it did.
-    Finish,
-}
 
 /// What the `choices` of a chunk hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! Anthropic's messages, whole and streamed.
 
-use super::json::Place;
-use super::reader::{Node, Want};
+use super::walk::{Node, Place, Want};
 
 /// Which container a member opens.
 pub(super) fn open(place: Place<'_>, array: bool) -> Node {

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::escape;
+use super::run::plain_run;
 
 /// Containers inside each other; deeper is refused, as the JSON readers of upstreams do.
 pub(super) const MAX_DEPTH: u32 = 128;
@@ -219,25 +220,17 @@ impl<'a> Cursor<'a> {
         let start = self.at;
         let mut surplus = 0;
         loop {
-            let rest = self.bytes.get(self.at..).unwrap_or_default();
-            let Some(plain) = memchr::memchr2(b'"', b'\\', rest) else {
-                return Err(self.fault("a string does not end"));
-            };
-            // No early exit, so that the check runs over whole vectors.
-            let run = &rest[..plain];
-            if run.iter().fold(false, |bad, &byte| bad | (byte < 0x20)) {
-                let odd = run.iter().position(|&byte| byte < 0x20).unwrap_or(0);
-                self.at += odd;
-                return Err(self.fault("a control character stands in a string"));
+            match self.peek() {
+                Some(b'"') => break,
+                Some(b'\\') => surplus += self.escape()?,
+                Some(0..0x20) => return Err(self.fault("a control character stands in a string")),
+                Some(_) => self.at += plain_run(self.bytes.get(self.at..).unwrap_or_default()),
+                None => return Err(self.fault("a string does not end")),
             }
-            self.at += plain;
-            if self.peek() == Some(b'"') {
-                let span = start..self.at;
-                self.at += 1;
-                return Ok(Text { span, surplus });
-            }
-            surplus += self.escape()?;
         }
+        let span = start..self.at;
+        self.at += 1;
+        Ok(Text { span, surplus })
     }
 
     /// Passes one escape; how many bytes it takes beyond its decoded length.
@@ -327,9 +320,15 @@ impl<'a> Cursor<'a> {
         match kind {
             Kind::Object => self.object(|cursor, _| cursor.skip().map(drop))?,
             Kind::Array => self.array(|cursor| cursor.skip().map(drop))?,
-            Kind::String => drop(self.string()?),
-            Kind::Number => drop(self.number()?),
-            Kind::Bool | Kind::Null => drop(self.literal()?),
+            Kind::String => {
+                self.string()?;
+            }
+            Kind::Number => {
+                self.number()?;
+            }
+            Kind::Bool | Kind::Null => {
+                self.literal()?;
+            }
         }
         Ok(start..self.at)
     }

@@ -1,7 +1,6 @@
 //! Gemini's `GenerateContentResponse`: one object, an array of them, or one for each event.
 
-use super::json::Place;
-use super::reader::{Node, Want};
+use super::walk::{Node, Place, Want};
 
 /// Which container a member opens.
 pub(super) fn open(place: Place<'_>, array: bool) -> Node {

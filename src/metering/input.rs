@@ -162,12 +162,14 @@ fn is_media(place: Place<'_>, raw: &[u8]) -> bool {
         place.name,
         "data" | "file_data" | "fileData" | "url" | "image_url" | "image" | "video_url" | "mask"
     );
-    let referred = match (place.parent, place.name) {
-        (_, "image_url" | "file_url" | "video_url" | "fileUri" | "file_uri") => true,
-        ("image_url" | "video_url" | "source", "url") => true,
-        ("source" | "file", "file_id") => true,
-        _ => false,
-    };
+    let referred = matches!(
+        (place.parent, place.name),
+        (
+            _,
+            "image_url" | "file_url" | "video_url" | "fileUri" | "file_uri"
+        ) | ("image_url" | "video_url" | "source", "url")
+            | ("source" | "file", "file_id")
+    );
     referred || (inline && (raw.starts_with(b"data:") || is_base64(raw)))
 }
 

@@ -9,8 +9,11 @@
 //!   └─0-9tfn→ Scalar ──→ After ─} ]→ After … Done   Name ─":→ Value
 //! ```
 
+use std::ops::Range;
+
 use super::escape::{Escape, Step};
-use super::reader::{Node, Want};
+use super::short::Short;
+use super::walk::{Node, Place, Sink, Want};
 
 /// Longest member name and scalar that are looked at; longer ones match nothing.
 const NAME_BYTES: usize = 40;
@@ -18,27 +21,6 @@ const SCALAR_BYTES: usize = 40;
 
 /// Containers walked inside each other; deeper ones are passed over.
 const STACK: usize = 24;
-
-/// Where a value stands: in which container, under which name (empty in arrays).
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'a> {
-    pub(super) node: Node,
-    pub(super) name: &'a [u8],
-}
-
-/// What hears about a document's values.
-pub(super) trait Sink {
-    /// A container opens: what it is, or [`Node::Skip`] to pass over it.
-    fn open(&mut self, place: Place<'_>, array: bool) -> Node;
-    /// A container that was not skipped ends.
-    fn close(&mut self, node: Node);
-    /// A string begins: whether its text is wanted.
-    fn string(&mut self, place: Place<'_>) -> Want;
-    /// Decoded text of the wanted string, in pieces.
-    fn piece(&mut self, want: Want, text: &[u8]);
-    /// A number or literal, as it stands.
-    fn scalar(&mut self, place: Place<'_>, raw: &[u8]);
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -62,32 +44,14 @@ enum State {
     Broken,
 }
 
-/// A few bytes kept in place.
+/// The produced text of a document, as far as it is one plain string.
 #[derive(Clone, Copy, Debug)]
-struct Short<const N: usize> {
-    bytes: [u8; N],
-    len: u8,
-}
-
-impl<const N: usize> Short<N> {
-    const EMPTY: Self = Short {
-        bytes: [0; N],
-        len: 0,
-    };
-
-    /// Keeps what fits.
-    fn extend(&mut self, more: &[u8]) {
-        let at = usize::from(self.len);
-        let n = more.len().min(N - at);
-        if let (Some(to), Some(from)) = (self.bytes.get_mut(at..at + n), more.get(..n)) {
-            to.copy_from_slice(from);
-        }
-        self.len += n as u8;
-    }
-
-    fn get(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.len)).unwrap_or_default()
-    }
+enum OnlyText {
+    None,
+    From(usize),
+    At(usize, usize),
+    /// Several strings, or escapes.
+    Several,
 }
 
 /// The scanner of one document, or of documents one after the other.
@@ -101,6 +65,9 @@ pub(super) struct Scanner {
     /// Containers open inside the one that is skipped, itself included.
     skipped: u32,
     want: Want,
+    /// Where the step in hand begins in the fed bytes.
+    at: usize,
+    text: OnlyText,
     escape: Escape,
     name: Short<NAME_BYTES>,
     scalar: Short<SCALAR_BYTES>,
@@ -115,6 +82,8 @@ impl Scanner {
             nodes: [Node::Skip; STACK],
             skipped: 0,
             want: Want::Nothing,
+            at: 0,
+            text: OnlyText::None,
             escape: Escape::default(),
             name: Short::EMPTY,
             scalar: Short::EMPTY,
@@ -126,8 +95,9 @@ impl Scanner {
         self.state = State::Value;
         self.depth = 0;
         self.skipped = 0;
+        self.text = OnlyText::None;
         self.escape = Escape::default();
-        self.name.len = 0;
+        self.name.clear();
     }
 
     /// Whether a document ended whole and nothing followed.
@@ -135,15 +105,20 @@ impl Scanner {
         self.state == State::Done
     }
 
-    /// Whether no byte of a document has been seen.
-    pub(super) fn is_fresh(&self) -> bool {
-        self.state == State::Value && self.depth == 0
+    /// Where the produced text of the document stands in the bytes fed last, if it is one string
+    /// without escapes and those bytes are the whole document.
+    pub(super) fn only_text(&self) -> Option<Range<usize>> {
+        match self.text {
+            OnlyText::At(from, to) => Some(from..to),
+            _ => None,
+        }
     }
 
     /// Feeds bytes; returns how many were taken: all, or up to the end of a document.
     pub(super) fn feed<S: Sink>(&mut self, bytes: &[u8], sink: &mut S) -> usize {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            self.at = at;
             at += match self.state {
                 State::Value => self.value(rest, sink),
                 State::Name => self.before_name(rest, sink),
@@ -196,6 +171,12 @@ impl Scanner {
             + match byte {
                 b'"' => {
                     self.want = sink.string(self.place());
+                    if self.want == Want::Output {
+                        self.text = match self.text {
+                            OnlyText::None => OnlyText::From(self.at + spaces + 1),
+                            _ => OnlyText::Several,
+                        };
+                    }
                     match self.want {
                         Want::Nothing => self.go(State::Pass),
                         _ => self.go(State::Text),
@@ -205,7 +186,7 @@ impl Scanner {
                 b'[' => self.open(true, sink),
                 b']' if self.in_array() => self.close(sink),
                 b'-' | b'0'..=b'9' | b'a'..=b'z' => {
-                    self.scalar.len = 0;
+                    self.scalar.clear();
                     self.state = State::Scalar;
                     0
                 }
@@ -225,14 +206,14 @@ impl Scanner {
         let bit = 1 << self.depth;
         self.arrays = (self.arrays & !bit) | if array { bit } else { 0 };
         self.depth += 1;
-        self.name.len = 0;
+        self.name.clear();
         self.go(if array { State::Value } else { State::Name })
     }
 
     fn close<S: Sink>(&mut self, sink: &mut S) -> usize {
         let node = self.place().node;
         self.depth -= 1;
-        self.name.len = 0;
+        self.name.clear();
         sink.close(node);
         self.go(if self.depth == 0 {
             State::Done
@@ -269,7 +250,7 @@ impl Scanner {
         spaces
             + match byte {
                 b'"' => {
-                    self.name.len = 0;
+                    self.name.clear();
                     self.go(State::InName)
                 }
                 b'}' => self.close(sink),
@@ -325,8 +306,14 @@ impl Scanner {
         };
         if rest.get(at) == Some(&b'"') {
             self.escape.plain(|c| piece(sink, want, c));
+            if let (Want::Output, OnlyText::From(from)) = (want, self.text) {
+                self.text = OnlyText::At(from, self.at + at);
+            }
             self.state = State::After;
         } else {
+            if want == Want::Output {
+                self.text = OnlyText::Several;
+            }
             self.state = State::TextEscape;
         }
         at + 1
@@ -360,7 +347,7 @@ impl Scanner {
         let part = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
         self.scalar.extend(part);
         if end.is_some() {
-            if usize::from(self.scalar.len) < SCALAR_BYTES {
+            if !self.scalar.is_full() {
                 sink.scalar(self.place(), self.scalar.get());
             }
             self.state = State::After;

@@ -11,10 +11,8 @@ use bytes::Bytes;
 
 use super::decode::{Coding, Decoder, Stop};
 use super::encode::Encoder;
-use super::json::Scanner;
-use super::reader::{KEPT_OUTPUT_BYTES, Reader};
-use super::sse::{EventSink, Splitter};
-use super::strip::{Open, Strip};
+use super::plain::PlainMeter;
+use super::reader::KEPT_OUTPUT_BYTES;
 use super::usage::{Dialect, Endpoint, Usage};
 
 /// What a meter must know before the first byte.
@@ -67,8 +65,8 @@ pub struct Meter {
 enum Body {
     /// Nothing to meter.
     Off(Option<&'static str>),
-    Plain(Core),
-    Decoded(Box<Decoder<Core>>),
+    Plain(Box<PlainMeter>),
+    Decoded(Box<Decoder<PlainMeter>>),
     /// Decoded, changed and encoded again.
     Recoded(Box<Decoder<Recoder>>),
 }
@@ -95,11 +93,11 @@ impl Meter {
         self.ended |= end;
         match &mut self.body {
             Body::Off(_) => None,
-            Body::Plain(core) => core.push(chunk, end).map(Bytes::from),
+            Body::Plain(plain) => plain.push(chunk, end).map(Bytes::from),
             Body::Decoded(decoder) => {
                 decoder.push(chunk);
-                if end && let Some(core) = decoder.inner_mut() {
-                    core.push(&[], true);
+                if end && let Some(plain) = decoder.inner_mut() {
+                    plain.push(&[], true);
                 }
                 None
             }
@@ -114,7 +112,7 @@ impl Meter {
 
     /// Output tokens seen so far: as reported, or four bytes a token. Cheap.
     pub fn produced(&self) -> i64 {
-        self.core().map_or(0, |core| core.reader.produced())
+        self.plain().map_or(0, |plain| plain.reader.produced())
     }
 
     /// What was seen. Callable at any time, also mid-stream.
@@ -125,7 +123,7 @@ impl Meter {
             Body::Decoded(decoder) => decoder.stopped().map(reason),
             Body::Recoded(decoder) => decoder.stopped().map(reason),
         };
-        let Some(core) = self.core() else {
+        let Some(plain) = self.plain() else {
             return Observation {
                 complete: self.ended && unreadable.is_none(),
                 unreadable,
@@ -133,7 +131,7 @@ impl Meter {
             };
         };
         let bomb = unreadable == Some(reason(Stop::Bomb));
-        let reader = &core.reader;
+        let reader = &plain.reader;
         Observation {
             usage: reader.usage().filter(|_| !bomb),
             complete: reader.is_complete() && unreadable.is_none(),
@@ -148,12 +146,12 @@ impl Meter {
         }
     }
 
-    fn core(&self) -> Option<&Core> {
+    fn plain(&self) -> Option<&PlainMeter> {
         match &self.body {
             Body::Off(_) => None,
-            Body::Plain(core) => Some(core),
+            Body::Plain(plain) => Some(plain),
             Body::Decoded(decoder) => decoder.inner(),
-            Body::Recoded(decoder) => decoder.inner().map(|recoder| &recoder.core),
+            Body::Recoded(decoder) => decoder.inner().map(|recoder| &recoder.plain),
         }
     }
 }
@@ -170,7 +168,7 @@ impl Body {
         if !setup.endpoint.generates() {
             return Body::Off(None);
         }
-        let Some(core) = Core::new(setup) else {
+        let Some(plain) = PlainMeter::new(setup) else {
             return Body::Off(None);
         };
         let unknown = Body::Off(Some("unknown content encoding"));
@@ -178,14 +176,14 @@ impl Body {
             return unknown;
         };
         if coding == Coding::Identity {
-            return Body::Plain(core);
+            return Body::Plain(Box::new(plain));
         }
-        if core.strip.is_none() {
-            return Decoder::new(coding, core)
+        if !plain.alters() {
+            return Decoder::new(coding, plain)
                 .map_or(unknown, |decoder| Body::Decoded(Box::new(decoder)));
         }
         let recoder = Encoder::new(coding).map(|encoder| Recoder {
-            core,
+            plain,
             encoder,
             wrote: false,
         });
@@ -195,216 +193,16 @@ impl Body {
     }
 }
 
-/// How the decoded bytes are read.
-enum Shape {
-    /// Before the first byte that tells.
-    Unknown,
-    Json,
-    Events(Splitter),
-    /// A plain transcript: all of it is produced text.
-    Text,
-}
-
-/// The meter over decoded bytes.
-struct Core {
-    shape: Shape,
-    scanner: Scanner,
-    reader: Reader,
-    strip: Option<Strip>,
-    /// The first bytes of the open event's data, to know `[DONE]`.
-    head: [u8; 8],
-    data_len: usize,
-}
-
-const DONE: &[u8] = b"[DONE]";
-
-impl Core {
-    /// `None` where the content type holds no usage: sound, pictures, pages.
-    fn new(setup: &MeterSetup<'_>) -> Option<Core> {
-        let kind = setup.content_type.to_ascii_lowercase();
-        let structured = kind.contains("json") || kind.contains("event-stream");
-        let text = kind.starts_with("text/") && !kind.starts_with("text/html");
-        let shape = match setup.endpoint {
-            Endpoint::Audio if text && !structured => Shape::Text,
-            _ if structured || text || kind.trim().is_empty() => Shape::Unknown,
-            _ => return None,
-        };
-        let dialect = match setup.endpoint {
-            Endpoint::Messages => Dialect::Anthropic,
-            Endpoint::GeminiGenerate => Dialect::Gemini,
-            Endpoint::ChatCompletions | Endpoint::Completions | Endpoint::Responses => {
-                Dialect::OpenAi
-            }
-            _ => setup.dialect,
-        };
-        Some(Core {
-            shape,
-            scanner: Scanner::new(),
-            reader: Reader::new(dialect),
-            strip: setup.strip_usage_chunk.then(Strip::default),
-            head: [0; 8],
-            data_len: 0,
-        })
-    }
-
-    /// Sees decoded bytes; what is to leave in their place, if not themselves.
-    fn push(&mut self, bytes: &[u8], end: bool) -> Option<Vec<u8>> {
-        if matches!(self.shape, Shape::Unknown) {
-            self.decide(bytes);
-        }
-        match &mut self.shape {
-            Shape::Unknown => None,
-            Shape::Text => {
-                self.reader.produced_text(bytes);
-                if end {
-                    self.reader.end();
-                }
-                None
-            }
-            Shape::Json => {
-                self.json(bytes);
-                None
-            }
-            Shape::Events(_) => self.events(bytes, end),
-        }
-    }
-
-    /// The first byte that is no space tells JSON from events, whatever the content type says.
-    fn decide(&mut self, bytes: &[u8]) {
-        let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
-        match first {
-            None => {}
-            Some(b'{' | b'[') => self.shape = Shape::Json,
-            Some(_) => {
-                self.reader.set_stream();
-                self.shape = Shape::Events(Splitter::new());
-            }
-        }
-    }
-
-    /// Documents one after the other, as some servers stream them.
-    fn json(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let used = self.scanner.feed(rest, &mut self.reader);
-            rest = rest.get(used..).unwrap_or_default();
-            if self.scanner.is_done() {
-                self.document_ended(rest);
-                rest = rest.trim_ascii_start();
-            }
-        }
-    }
-
-    fn document_ended(&mut self, rest: &[u8]) {
-        if self.data_len == 0 {
-            self.reader.end();
-            self.data_len = 1;
-        }
-        if !rest.trim_ascii_start().is_empty() {
-            self.reader.begin();
-            self.scanner.reset();
-            self.data_len = 0;
-        }
-    }
-
-    fn events(&mut self, bytes: &[u8], end: bool) -> Option<Vec<u8>> {
-        let Shape::Events(splitter) = &mut self.shape else {
-            return None;
-        };
-        let mut splitter = std::mem::replace(splitter, Splitter::new());
-        if let Some(strip) = &mut self.strip {
-            strip.begin();
-        }
-        let mut events = Events { core: self, bytes };
-        splitter.feed(bytes, &mut events);
-        self.shape = Shape::Events(splitter);
-        if end {
-            self.last_event();
-        }
-        let open = Open {
-            choices: self.reader.choices(),
-            last: end,
-            unwanted: self.scanner.is_done() && self.reader.is_usage_chunk(),
-        };
-        self.strip.as_mut()?.finish(bytes, open)
-    }
-
-    /// Some servers leave out the last blank line: an event that is whole counts.
-    fn last_event(&mut self) {
-        if self.scanner.is_done() {
-            self.reader.end();
-        } else if self.is_done_marker() {
-            self.reader.done();
-        }
-    }
-
-    fn is_done_marker(&self) -> bool {
-        self.data_len == DONE.len() && self.head.starts_with(DONE)
-    }
-}
-
-/// Passes events on to the core that reads them.
-struct Events<'c> {
-    core: &'c mut Core,
-    bytes: &'c [u8],
-}
-
-impl EventSink for Events<'_> {
-    fn data(&mut self, bytes: &[u8], _whole: bool) {
-        let core = &mut *self.core;
-        for (slot, byte) in core.head.iter_mut().skip(core.data_len).zip(bytes) {
-            *slot = *byte;
-        }
-        core.data_len = core.data_len.saturating_add(bytes.len());
-        core.scanner.feed(bytes, &mut core.reader);
-    }
-
-    fn end(&mut self, at: usize) {
-        let core = &mut *self.core;
-        let mut unwanted = false;
-        if core.scanner.is_done() {
-            core.reader.end();
-            unwanted = core.reader.is_usage_chunk();
-        } else if core.is_done_marker() {
-            core.reader.done();
-        }
-        core.data_len = 0;
-        core.scanner.reset();
-        core.reader.begin();
-        if let Some(strip) = &mut core.strip {
-            strip.event(self.bytes, at, unwanted);
-        }
-    }
-
-    fn late_line_feed(&mut self) {
-        if let Some(strip) = &mut self.core.strip {
-            strip.late_line_feed();
-        }
-    }
-}
-
-/// Observing never fails, so writing does not either.
-impl Write for Core {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.push(bytes, false);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Encodes again what the core lets through.
+/// Encodes again what the plain lets through.
 struct Recoder {
-    core: Core,
+    plain: PlainMeter,
     encoder: Encoder,
     wrote: bool,
 }
 
 impl Recoder {
     fn take(&mut self, end: bool, broken: bool) -> Vec<u8> {
-        if end && let Some(last) = self.core.push(&[], true) {
+        if end && let Some(last) = self.plain.push(&[], true) {
             self.encode(&last);
         }
         // A body that ended broken must not look whole to the client.
@@ -427,7 +225,7 @@ impl Recoder {
 
 impl Write for Recoder {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.core.push(bytes, false) {
+        match self.plain.push(bytes, false) {
             None => self.encode(bytes),
             Some(instead) => self.encode(&instead),
         }

@@ -9,6 +9,7 @@
 //! ```
 
 mod anthropic;
+
 mod cursor;
 mod decode;
 mod encode;
@@ -21,15 +22,21 @@ mod json;
 pub mod meter;
 mod multipart;
 mod openai;
+mod pattern;
+mod plain;
 pub mod price;
 mod reader;
 mod report;
 pub mod request;
+mod run;
+mod short;
 pub mod splice;
 mod sse;
 mod strip;
 mod tokenizer;
 pub mod usage;
+mod values;
+mod walk;
 
 pub use endpoint::{classify, dialect_of_path};
 pub use estimate::{cap, count_tokens, estimate_input, settle_usage};

@@ -1,8 +1,7 @@
 //! OpenAI's shapes: chat, completions, responses, embeddings, images, audio; and what its many
 //! relatives (DeepSeek, OpenRouter, Groq, Moonshot, vLLM …) add to them.
 
-use super::json::Place;
-use super::reader::{Node, Want};
+use super::walk::{Node, Place, Want};
 
 /// Which container a member opens.
 pub(super) fn open(place: Place<'_>, array: bool) -> Node {

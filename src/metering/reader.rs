@@ -1,8 +1,8 @@
 //! What a document of an answer says: usage, produced text, model, errors, whether it is the end.
 
-use super::json::{Place, Sink};
 use super::report::Report;
 use super::usage::{Dialect, Usage};
+use super::walk::{Node, Place, Sink, Want};
 use super::{anthropic, gemini, openai};
 
 /// Produced text kept for counting, in bytes.
@@ -12,50 +12,6 @@ pub(super) const KEPT_OUTPUT_BYTES: usize = 64 * 1024;
 const MODEL_BYTES: usize = 128;
 const MESSAGE_BYTES: usize = 512;
 const KIND_BYTES: usize = 48;
-
-/// A container of an answer that is walked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Node {
-    /// Around the document: also an array of documents.
-    Top,
-    Root,
-    Usage,
-    /// Inside usage: `prompt_tokens_details`, `cache_creation` and their like.
-    Details,
-    /// An object around another with its own usage: `response`, `message`.
-    Envelope,
-    Error,
-    Choices,
-    Choice,
-    Message,
-    ToolCalls,
-    ToolCall,
-    Call,
-    Items,
-    Item,
-    Parts,
-    Part,
-    /// Arguments as JSON: all text below is produced text.
-    Tree,
-    /// Passed over.
-    Skip,
-}
-
-/// What a string is wanted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Want {
-    Nothing,
-    /// Produced text.
-    Output,
-    /// The event's `type`.
-    Kind,
-    Model,
-    ErrorMessage,
-    /// An error that is a plain string.
-    ErrorText,
-    /// Why the answer ended: that it did.
-    Finish,
-}
 
 /// What the `choices` of a chunk hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +47,10 @@ struct Document {
     /// It has an error.
     has_error: bool,
     choices: Choices,
+    /// It says why the answer ended.
+    has_finish: bool,
+    /// Bytes of text it produced.
+    produced: usize,
     kind: Vec<u8>,
     message: Vec<u8>,
 }
@@ -101,6 +61,8 @@ impl Document {
         has_usage: false,
         has_error: false,
         choices: Choices::Unseen,
+        has_finish: false,
+        produced: 0,
         kind: Vec::new(),
         message: Vec::new(),
     };
@@ -110,6 +72,8 @@ impl Document {
         self.has_usage = false;
         self.has_error = false;
         self.choices = Choices::Unseen;
+        self.has_finish = false;
+        self.produced = 0;
         self.kind.clear();
         self.message.clear();
     }
@@ -136,10 +100,6 @@ impl Reader {
     /// The documents are events of a stream.
     pub(super) fn set_stream(&mut self) {
         self.stream = true;
-    }
-
-    pub(super) fn dialect(&self) -> Dialect {
-        self.dialect
     }
 
     /// A new document begins.
@@ -191,11 +151,27 @@ impl Reader {
         self.document.choices
     }
 
-    /// A chunk known to hold a choice and no usage, read elsewhere.
+    /// Whether the document in hand brought `bytes` of text and nothing else worth remembering.
+    pub(super) fn brought_only_text(&self, bytes: usize) -> bool {
+        let document = &self.document;
+        let kind = document.kind.as_slice();
+        let ends = openai::is_end(kind) || anthropic::is_end(kind) || kind == b"error";
+        document.produced == bytes
+            && !(document.has_usage || document.has_error || document.has_finish || ends)
+    }
+
+    /// A document that equals one with a choice or a delta in all but its text.
+    pub(super) fn recognised(&mut self, text: &[u8]) {
+        self.document.choices = Choices::Filled;
+        self.produced_text(text);
+    }
+
+    /// Produced text: of the document in hand, or of one that was recognised.
     pub(super) fn produced_text(&mut self, text: &[u8]) {
         self.output_bytes = self
             .output_bytes
             .saturating_add(i64::try_from(text.len()).unwrap_or(i64::MAX));
+        self.document.produced += text.len();
         let room = KEPT_OUTPUT_BYTES - self.output.len().min(KEPT_OUTPUT_BYTES);
         self.output
             .extend_from_slice(text.get(..room).unwrap_or(text));
@@ -301,6 +277,7 @@ impl Sink for Reader {
         match want {
             Want::Finish => {
                 self.finished = true;
+                self.document.has_finish = true;
                 Want::Nothing
             }
             Want::ErrorText => {

@@ -143,9 +143,7 @@ impl Report {
             Dialect::Anthropic => self.anthropic_sides(),
             Dialect::Gemini => self.gemini_sides(),
         };
-        if input.or(output).is_none() {
-            return None;
-        }
+        input.or(output)?;
         let (write_5m, write_1h) = self.cache_writes();
         let usage = Usage {
             input_tokens: input.unwrap_or(0),

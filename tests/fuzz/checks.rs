@@ -1,5 +1,5 @@
 //! What must hold for any bytes at all. Fuzzed by the targets beside this file, replayed over the
-//! committed corpora by `tests/metering_corpus.rs` on the stable compiler.
+//! committed corpora by `tests/metering/corpus.rs` on the stable compiler.
 
 use bytes::Bytes;
 use quota_proxy::metering::meter::MAX_OUTPUT_TEXT_BYTES;

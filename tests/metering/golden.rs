@@ -1,10 +1,8 @@
 //! Golden provider traffic: the same observation however the bytes are cut and encoded, and the
 //! client gets what the upstream sent (RELIABILITY tests 14 and 15).
 
-mod metering_support;
-
+use crate::support::{CODINGS, decoded, encoded, feed, goldens, header};
 use bytes::Bytes;
-use metering_support::{CODINGS, decoded, encoded, feed, goldens, header};
 
 #[test]
 fn every_golden_answer_is_read_as_expected() {

@@ -1,10 +1,8 @@
 //! What an upstream may send instead of an answer: RELIABILITY tests 14 and 15 as far as the meter
 //! sees them. No panic, bounded memory, an estimate where there is no report.
 
-mod metering_support;
-
+use crate::support::{encoded, feed, goldens};
 use bytes::Bytes;
-use metering_support::{encoded, feed, goldens};
 use quota_proxy::metering::meter::MAX_OUTPUT_TEXT_BYTES;
 use quota_proxy::metering::{
     Dialect, Endpoint, Meter, MeterSetup, Observation, Usage, cap, count_tokens, settle_usage,

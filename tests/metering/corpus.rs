@@ -1,9 +1,10 @@
 //! Replays the fuzz corpora, and the golden traffic, through what the fuzzers check.
 
-#[path = "fuzz/checks.rs"]
-mod checks;
-
 use std::path::PathBuf;
+
+use crate::checks;
+
+type Check = fn(&[u8]);
 
 fn files(folder: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(folder);
@@ -18,7 +19,7 @@ fn files(folder: &str) -> Vec<(PathBuf, Vec<u8>)> {
     found
 }
 
-fn replay(target: &str, check: fn(&[u8])) {
+fn replay(target: &str, check: Check) {
     for (path, data) in files(&format!("tests/fuzz/corpus/{target}")) {
         // Shown by the test harness only where a check fails.
         println!("{}", path.display());
@@ -127,7 +128,7 @@ fn mutations_of_the_corpus_hold_too() {
         text.map_or(default, |text| text.parse::<u64>().unwrap())
     };
     let first = number("FUZZ_SEED", 1);
-    let targets: [(&str, fn(&[u8])); 4] = [
+    let targets: [(&str, Check); 4] = [
         ("sse", checks::sse),
         ("usage", checks::usage),
         ("request", checks::request),

@@ -99,8 +99,8 @@ mod kill {
         let key = key.unwrap().id;
         store.close().await;
         let mut acknowledged = 0;
-        for cycle in 0..10 * soak() {
-            let after_ms = 30 + u64::from(Uuid::new_v4().as_bytes()[0]);
+        for cycle in 0..8 * soak() {
+            let after_ms = 40 + u64::from(Uuid::new_v4().as_bytes()[0]) / 2;
             let lines = run_and_kill(&path, Duration::from_millis(after_ms));
             acknowledged += lines.len();
             check(&path, key, &lines, cycle, after_ms).await;

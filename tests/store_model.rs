@@ -311,13 +311,22 @@ mod model {
         /// A new process: what was open is resolved by the policy, the rest is as it was.
         fn die(&mut self) {
             let now = self.now();
-            self.oracle.abandon_all(now, self.policy);
             let mut next = Ledger::default();
             for claim in &self.claims {
-                if let Some(counters) = self.oracle.counters(claim.scope) {
-                    next.restore_counters(claim.scope, *counters, now);
+                if let Some(mut counters) = self.oracle.counters(claim.scope).copied() {
+                    counters.running = 0;
+                    for count in &mut counters.counts {
+                        count.held = 0;
+                    }
+                    next.restore_counters(claim.scope, counters);
                 }
             }
+            let mut open: Vec<_> = self.oracle.all_open().collect();
+            open.sort_by_key(|open| open.serial);
+            for open in open {
+                next.restore_reservation(open.reservation.clone(), open.serial);
+            }
+            next.abandon_all(now, self.policy);
             self.oracle = next;
         }
 
@@ -391,10 +400,9 @@ mod model {
             .unwrap();
         runtime.block_on(async {
             let mut pair = Pair::new(policy, with_rates).await;
-            for (at, step) in steps.iter().enumerate() {
+            for step in steps {
                 pair.take(step).await;
                 pair.compare().await;
-                let _ = at;
             }
         });
     }
@@ -403,7 +411,7 @@ mod model {
         ProptestConfig {
             cases: cases * soak(),
             failure_persistence: None,
-            max_shrink_iters: 2_000,
+            max_shrink_iters: 3_000,
             ..ProptestConfig::default()
         }
     }
@@ -412,7 +420,7 @@ mod model {
         #![proptest_config(cases(30))]
         #[test]
         fn the_store_agrees_with_the_ledger_through_restarts(
-            steps in prop::collection::vec(step(), 1_000), release in any::<bool>()
+            steps in prop::collection::vec(step(), 1..1_200), release in any::<bool>()
         ) {
             let policy = if release { LostReservation::Release } else { LostReservation::Charge };
             run(&steps, policy, false);
@@ -420,10 +428,10 @@ mod model {
     }
 
     proptest! {
-        #![proptest_config(cases(30))]
+        #![proptest_config(cases(140))]
         #[test]
         fn the_store_agrees_with_the_ledger_under_rates(
-            steps in prop::collection::vec(step(), 1_000)
+            steps in prop::collection::vec(step(), 1..1_200)
         ) {
             run(&steps, LostReservation::Charge, true);
         }
@@ -458,7 +466,7 @@ mod model {
         #![proptest_config(cases(100))]
         #[test]
         fn the_ledger_agrees_with_naive_sums_and_never_oversells(
-            steps in prop::collection::vec(step(), 1_000), limit in 1i64..3_000
+            steps in prop::collection::vec(step(), 1..1_200), limit in 1i64..3_000
         ) {
             let keys = [KeyId(Uuid::from_u128(1)), KeyId(Uuid::from_u128(2))];
             let scopes = [Scope::Key(keys[0]), Scope::Key(keys[1]), Scope::Group(GroupId(Uuid::from_u128(3)))];

@@ -38,6 +38,7 @@ fn main() {
         runtime.block_on(embedded(64, keys));
     }
     baseline();
+    runtime.block_on(start_with_keys(100_000));
     criterion.final_summary();
 }
 
@@ -103,6 +104,26 @@ async fn embedded(tasks: usize, keys: usize) {
         quantile(999),
         cpu.as_secs_f64() * 1e6 / requests as f64,
     );
+}
+
+/// How long a start takes that finds this many keys.
+async fn start_with_keys(keys: usize) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("quota.db");
+    let store = EmbeddedStore::open(&path, EmbeddedOptions::default()).expect("a store");
+    let begin = Instant::now();
+    for _ in 0..keys {
+        store.create_key(record(), audit()).await.expect("a key");
+    }
+    let created = begin.elapsed() / u32::try_from(keys).expect("a number");
+    store.close().await;
+    let begin = Instant::now();
+    let store = EmbeddedStore::open(&path, EmbeddedOptions::default()).expect("a store");
+    println!(
+        "{keys} keys: {created:?} to create each, {:?} to open",
+        begin.elapsed()
+    );
+    drop(store);
 }
 
 /// One reserve and its settle; answers how long the reserve took.

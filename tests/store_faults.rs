@@ -1,7 +1,8 @@
 //! The embedded store when the disk, the file or its owner is not as one would wish.
 
 #[cfg(test)]
-mod support;
+#[path = "support/records.rs"]
+mod records;
 
 #[cfg(test)]
 mod faults {
@@ -21,7 +22,7 @@ mod faults {
     use rusqlite::Connection;
     use uuid::Uuid;
 
-    use super::support::{ask, audit, event, key_record};
+    use super::records::{ask, audit, event, key_record};
 
     fn open(path: &Path) -> Arc<EmbeddedStore> {
         EmbeddedStore::open(path, EmbeddedOptions::default()).unwrap()

@@ -2,7 +2,11 @@
 //! random instants, and everything it had acknowledged must be in the file, once.
 
 #[cfg(test)]
-mod support;
+#[path = "support/records.rs"]
+mod records;
+#[cfg(test)]
+#[path = "support/soak.rs"]
+mod soak;
 
 #[cfg(test)]
 mod kill {
@@ -22,7 +26,8 @@ mod kill {
     use quota_proxy::time::UnixMs;
     use uuid::Uuid;
 
-    use super::support::{ask, audit, event, key_record, soak};
+    use super::records::{ask, audit, event, key_record};
+    use super::soak::soak;
 
     const CHILD: &str = "QUOTA_PROXY_KILL_CHILD";
     /// What each request holds, and what the settled ones use.
@@ -67,7 +72,7 @@ mod kill {
                 Reserved::Granted(_)
             ));
             acknowledge('R', id);
-            if (n + task) % 5 == 0 {
+            if (n + task).is_multiple_of(5) {
                 continue;
             }
             let settlement = Settlement {

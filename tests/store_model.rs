@@ -2,7 +2,11 @@
 //! the same after each. And the ledger itself is held against a book of naive sums.
 
 #[cfg(test)]
-mod support;
+#[path = "support/records.rs"]
+mod records;
+#[cfg(test)]
+#[path = "support/soak.rs"]
+mod soak;
 
 #[cfg(test)]
 mod model {
@@ -21,7 +25,8 @@ mod model {
     use quota_proxy::time::{DAY_MS, Moment, UnixMs};
     use uuid::Uuid;
 
-    use super::support::{ask, audit, event, key_record, soak};
+    use super::records::{ask, audit, event, key_record};
+    use super::soak::soak;
 
     const BEGIN: i64 = 1_795_229_099_123;
 

@@ -8,15 +8,6 @@ use quota_proxy::store::{AuditEntry, UsageEvent};
 use quota_proxy::time::UnixMs;
 use uuid::Uuid;
 
-/// How much longer the tests look for faults when asked to.
-pub fn soak() -> u32 {
-    if std::env::var_os("QUOTA_PROXY_SOAK").is_some() {
-        50
-    } else {
-        1
-    }
-}
-
 pub fn key_record(id: Uuid) -> KeyRecord {
     KeyRecord {
         id: KeyId(id),

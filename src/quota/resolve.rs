@@ -115,9 +115,7 @@ impl Ledger {
         if now.steady_ms < self.earliest_deadline_ms {
             return Vec::new();
         }
-        let expired = |open: &&Open| open.deadline_ms <= now.steady_ms;
-        let open = self.open.values();
-        let ids: Vec<ReservationId> = open.filter(expired).map(|o| o.reservation.id).collect();
+        let ids = self.ids_where(|open| open.deadline_ms <= now.steady_ms);
         let lost = self.lose(&ids, now, policy);
         let deadlines = self.open.values().map(|open| open.deadline_ms);
         self.earliest_deadline_ms = deadlines.min().unwrap_or(i64::MAX);
@@ -126,8 +124,18 @@ impl Ledger {
 
     /// Resolves all that is open, whatever the lease: what a dead process left behind.
     pub fn abandon_all(&mut self, now: Moment, policy: LostReservation) -> Vec<Lost> {
-        let ids: Vec<ReservationId> = self.open.keys().copied().collect();
+        let ids = self.ids_where(|_| true);
         self.lose(&ids, now, policy)
+    }
+
+    /// In the order they were opened, so that the same steps always come to the same.
+    fn ids_where(&self, chosen: impl Fn(&Open) -> bool) -> Vec<ReservationId> {
+        let open = self.open.values().filter(|open| chosen(open));
+        let mut ids: Vec<_> = open
+            .map(|open| (open.serial, open.reservation.id))
+            .collect();
+        ids.sort_unstable();
+        ids.into_iter().map(|(_, id)| id).collect()
     }
 
     fn lose(&mut self, ids: &[ReservationId], now: Moment, policy: LostReservation) -> Vec<Lost> {
@@ -147,7 +155,6 @@ impl Ledger {
             self.expired.insert(*id, expired, now.steady_ms);
             all_lost.push(Lost { open, charged });
         }
-        all_lost.sort_unstable_by_key(|lost| lost.open.serial);
         all_lost
     }
 

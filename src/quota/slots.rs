@@ -11,11 +11,10 @@ use super::sizing::Size;
 use crate::time::Moment;
 
 impl Ledger {
-    /// Puts a scope's counters back as they were written, and brings them to now.
-    pub fn restore_counters(&mut self, scope: Scope, counters: Counters, now: Moment) {
+    /// Puts a scope's counters back as they were written.
+    pub fn restore_counters(&mut self, scope: Scope, counters: Counters) {
         let slot = self.slot(scope);
         self.counters[slot] = counters;
-        self.turn_slot(slot, scope, now);
     }
 
     /// Puts back a reservation that was open when its process died, to be resolved at once. It gives

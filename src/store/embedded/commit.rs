@@ -32,11 +32,3 @@ impl Commit {
         }
     }
 }
-
-impl Drop for Commit {
-    /// A writer that is gone without an end must not leave anyone waiting; with the last reference
-    /// gone nobody can be.
-    fn drop(&mut self) {
-        self.waiters.notify_waiters();
-    }
-}

@@ -89,7 +89,7 @@ pub(super) fn state(
         let Some(scope) = scopes.get(&number) else {
             continue;
         };
-        ledger.restore_counters(*scope, counters, now);
+        ledger.restore_counters(*scope, counters);
         if let Scope::Key(id) = scope {
             activities.insert(*id, activity);
         }

@@ -144,6 +144,7 @@ CREATE TABLE daily_errors (
     errors  INTEGER NOT NULL,
     PRIMARY KEY (day, key_seq, code)
 ) WITHOUT ROWID;
+CREATE INDEX daily_errors_by_key ON daily_errors (key_seq, day);
 
 CREATE TABLE audit_log (
     no      INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -25,17 +25,16 @@ impl EmbeddedStore {
             let mut state = self.shared.state.lock();
             state.check_room()?;
             let repeated = state.ledger.open(id).is_some();
-            let reserved = state
-                .ledger
-                .reserve(&ask, self.shared.now())
-                .map_err(|error| StoreError::Fault(error.to_string()))?;
+            let reserved = state.ledger.reserve(&ask, self.shared.now());
+            // Also where it is refused: what is on disk must follow time before the next grant does.
+            state.note_turned();
+            let reserved = reserved.map_err(|error| StoreError::Fault(error.to_string()))?;
             if !matches!(reserved, Reserved::Granted(_)) {
                 return Ok(reserved);
             }
             if !repeated {
                 state.note_opened(id);
             }
-            state.note_turned();
             if repeated {
                 state.pending.flush = true;
             }
@@ -60,10 +59,11 @@ impl EmbeddedStore {
         let commit = {
             let mut state = self.shared.state.lock();
             state.check_room()?;
-            if !state.ledger.top_up(id, claims, more, self.shared.now()) {
+            let granted = state.ledger.top_up(id, claims, more, self.shared.now());
+            state.note_turned();
+            if !granted {
                 return Ok(false);
             }
-            state.note_turned();
             state.pending.rewritten.push(id);
             state.pending.flush = true;
             state.pending.commit.clone()

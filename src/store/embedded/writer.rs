@@ -239,6 +239,23 @@ impl Writer {
     }
 }
 
+/// Should the thread end where it should not, nobody is left waiting, and nothing more is taken.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        state.closed = true;
+        state.pending.commit.end(Err(&super::state::closed()));
+        state.pending.jobs.clear();
+        state.pending.resets.clear();
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.commit.end(Err(&super::state::closed()));
+    }
+}
+
 impl Batch {
     fn is_empty(&self) -> bool {
         self.opened.is_empty()

@@ -52,6 +52,8 @@ pub async fn run(session: &mut Session, ctx: Box<Ctx>, drain: bool) -> Result<()
         );
     };
     let head = session.req_header_mut();
+    // The inner request is made from this head as HTTP/1.1 text, whatever the client speaks.
+    head.set_version(http::Version::HTTP_11);
     head.remove_header(&http::header::TRANSFER_ENCODING);
     head.remove_header("expect");
     head.insert_header(http::header::CONTENT_LENGTH, "1")?;

@@ -32,5 +32,6 @@ pub mod chance;
 pub mod fake;
 pub mod process;
 pub mod rig;
+pub mod upstream;
 pub mod wait;
 pub mod wire;

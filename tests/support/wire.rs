@@ -55,6 +55,18 @@ impl Wire {
         }
     }
 
+    /// Over a connection that was accepted.
+    pub fn over(stream: TcpStream) -> Self {
+        Wire {
+            stream,
+            rest: Vec::new(),
+        }
+    }
+
+    pub fn stream_mut(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
     /// Sends bytes as they are.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
@@ -74,6 +86,13 @@ impl Wire {
         let mut head = head("POST", path, headers);
         head.push_str(&format!("content-length: {length}\r\n\r\n"));
         self.send([head.as_bytes(), body].concat()).await;
+    }
+
+    /// The head of a POST whose body of `length` bytes is still to be sent.
+    pub async fn post_head(&mut self, path: &str, headers: &[(&str, &str)], length: usize) {
+        let head = head("POST", path, headers);
+        self.send(format!("{head}content-length: {length}\r\n\r\n"))
+            .await;
     }
 
     /// A chunked POST, one chunk for each part, the last one left to the caller when `open`.
@@ -143,6 +162,43 @@ impl Wire {
         }
     }
 
+    /// The next request on an accepted connection, head and body; `None` where the connection ends.
+    pub async fn request(&mut self) -> Option<(String, Vec<u8>)> {
+        let end = loop {
+            if let Some(at) = find(&self.rest, b"\r\n\r\n") {
+                break at + 4;
+            }
+            self.more().await.then_some(())?;
+        };
+        let head: Vec<u8> = self.rest.drain(..end).collect();
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let value = |name: &str| {
+            let lines = head.lines().filter_map(|line| line.split_once(':'));
+            let mut found = lines.filter(|(n, _)| n.eq_ignore_ascii_case(name));
+            found.next().map(|(_, value)| value.trim().to_owned())
+        };
+        let mut as_answer = Answer {
+            status: 0,
+            headers: Vec::new(),
+            body: Vec::new(),
+            chunks: Vec::new(),
+            is_whole: true,
+        };
+        if value("transfer-encoding").is_some() {
+            self.chunked_body(&mut as_answer).await?;
+        } else if let Some(length) = value("content-length") {
+            let length: usize = length.parse().unwrap();
+            self.fill(length).await.then_some(())?;
+            as_answer.body = self.rest.drain(..length).collect();
+        }
+        Some((head, as_answer.body))
+    }
+
+    /// Waits for bytes without taking them.
+    pub async fn wait_readable(&self) {
+        self.stream.readable().await.unwrap();
+    }
+
     /// Reads until at least `bytes` of body have come; for streams that are to be cut.
     pub async fn read_some(&mut self, bytes: usize) -> usize {
         self.fill(bytes).await;
@@ -202,7 +258,7 @@ impl Wire {
 
     /// Reads once; false at the end, also at one by reset.
     async fn more(&mut self) -> bool {
-        let mut buffer = [0; 16 * 1024];
+        let mut buffer = vec![0; 64 * 1024];
         let read = timeout(PATIENCE, self.stream.read(&mut buffer)).await;
         let count = read.unwrap_or_else(|_| panic!("nothing came for {PATIENCE:?}"));
         let count = count.unwrap_or(0);

@@ -1,0 +1,124 @@
+//! An upstream by hand, for what the fake is too well-behaved to do.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use super::wire::Wire;
+
+/// How it treats its connections.
+#[derive(Clone, Debug)]
+pub enum Manner {
+    /// Answers every request with these bytes; the connection stays.
+    Answer(String),
+    /// Answers the first request of a connection, and hangs up when the second one begins to arrive,
+    /// as a server does whose idle time ran out in that moment.
+    HangUpOnSecond(String),
+    /// Reads requests and never answers.
+    Silent,
+}
+
+/// One request as it arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Counted from 0, in the order in which they were accepted.
+    pub connection: usize,
+    /// The request line and headers.
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Seen {
+    pub fn sha256(&self) -> String {
+        sha256(&self.body)
+    }
+}
+
+/// A running upstream. It ends with the test's runtime.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    pub address: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Upstream {
+    pub async fn start(manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let upstream = Upstream {
+            address: listener.local_addr().unwrap(),
+            seen: Arc::default(),
+        };
+        let seen = Arc::clone(&upstream.seen);
+        tokio::spawn(async move {
+            for connection in 0.. {
+                let Ok((stream, _)) = listener.accept().await else {
+                    return;
+                };
+                tokio::spawn(serve(stream, connection, manner.clone(), Arc::clone(&seen)));
+            }
+        });
+        upstream
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Every request that has arrived whole.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+async fn serve(stream: TcpStream, connection: usize, manner: Manner, seen: Arc<Mutex<Vec<Seen>>>) {
+    let mut wire = Wire::over(stream);
+    for turn in 0.. {
+        if turn > 0 && matches!(manner, Manner::HangUpOnSecond(_)) {
+            // Unread bytes make the kernel send a reset.
+            wire.wait_readable().await;
+            return;
+        }
+        let Some((head, body)) = wire.request().await else {
+            return;
+        };
+        seen.lock().unwrap().push(Seen {
+            connection,
+            head,
+            body,
+        });
+        match &manner {
+            Manner::Answer(bytes) | Manner::HangUpOnSecond(bytes) => {
+                if wire.stream_mut().write_all(bytes.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+            Manner::Silent => {}
+        }
+    }
+}
+
+/// A whole answer with a JSON body.
+pub fn json_answer(status: &str, headers: &str, body: &serde_json::Value) -> String {
+    let body = body.to_string();
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{headers}content-length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// An address that refuses connections for as long as the socket is kept.
+pub fn refusing() -> (TcpSocket, String) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", socket.local_addr().unwrap());
+    (socket, url)
+}
+
+/// In lower-case hex.
+pub fn sha256(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
+use super::wait::{PATIENCE, eventually, that};
+
 /// The static bearer token that every rig is configured with.
 pub const TOKEN: &str = "rig-admin-token-0123456789";
 
@@ -99,6 +101,23 @@ impl Admin {
         let url = format!("{}/api/usage/logs?limit=1000", self.url);
         let answer = self.http.get(url).bearer_auth(&key.secret).send().await;
         answer.unwrap().json().await.unwrap()
+    }
+
+    /// Waits until nothing is held: every exchange that ran is settled.
+    pub async fn settled(&self) {
+        eventually(PATIENCE, || async {
+            let open = self.metric("quota_reservations_open").await;
+            that(open, |&open| open == 0.0)
+        })
+        .await;
+    }
+
+    /// The events of a key, newest first, once there are so many.
+    pub async fn usage_logs_when(&self, key: &Key, count: usize) -> Vec<Value> {
+        eventually(PATIENCE, || async {
+            that(self.usage_logs(key).await, |logs| logs.len() == count)
+        })
+        .await
     }
 
     /// The text of `GET /metrics`.

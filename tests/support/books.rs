@@ -51,6 +51,37 @@ impl Books {
         number.unwrap_or_else(|e| panic!("{sql}: {e}")).unwrap_or(0)
     }
 
+    /// I4 and I5 of books that nobody writes: nothing is held, and the counters and rollups of every
+    /// key are the sums of its events.
+    ///
+    /// # Panics
+    /// With what does not agree.
+    pub fn assert_balanced(&self) {
+        assert!(self.are_whole());
+        assert_eq!(self.rows("SELECT * FROM reservations"), Vec::<Value>::new());
+        let events = "SELECT key_seq, sum(requests) AS requests, sum(total_tokens) AS tokens,
+                      sum(total_cost_nano) AS nano_usd FROM usage_events GROUP BY key_seq";
+        let booked = "SELECT scope, requests_booked, tokens_booked, nano_usd_booked FROM counters
+                      WHERE scope > 0 AND request_count > 0 ORDER BY scope";
+        let used = booked.replace("_booked", "_used");
+        let rolled = "SELECT key_seq, sum(requests), sum(tokens), sum(cost_nano) FROM daily_rollups
+                      GROUP BY key_seq HAVING sum(requests) > 0 ORDER BY key_seq";
+        let events = format!("SELECT * FROM ({events}) WHERE requests > 0 ORDER BY key_seq");
+        let events = self.figures(&events);
+        for (what, sql) in [("booked", booked), ("used", &used), ("rolled up", rolled)] {
+            assert_eq!(self.figures(sql), events, "{what}, against the events");
+        }
+    }
+
+    /// Rows of four whole numbers.
+    fn figures(&self, sql: &str) -> Vec<[i64; 4]> {
+        let mut statement = self.connection.prepare(sql).unwrap();
+        let rows = statement.query_map([], |row| {
+            Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
+        });
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
     /// `PRAGMA integrity_check`.
     pub fn are_whole(&self) -> bool {
         let answer = self.rows("PRAGMA integrity_check");

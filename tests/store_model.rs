@@ -1,12 +1,18 @@
 //! Random steps go to the embedded store and to a pure ledger; both must answer the same and stand
-//! the same after each. And the ledger itself is held against a book of naive sums.
+//! the same after each.
 
+#[cfg(test)]
+#[path = "model/ledger.rs"]
+mod ledger;
 #[cfg(test)]
 #[path = "support/records.rs"]
 mod records;
 #[cfg(test)]
 #[path = "support/soak.rs"]
 mod soak;
+#[cfg(test)]
+#[path = "model/steps.rs"]
+mod steps;
 
 #[cfg(test)]
 mod model {
@@ -17,118 +23,16 @@ mod model {
     use quota_proxy::keys::KeyId;
     use quota_proxy::quota::ledger::Ledger;
     use quota_proxy::quota::{
-        Admission, Amounts, Ask, Charge, GroupId, Limit, LostReservation, Period, Quotas, Rates,
-        Reserved, Scope, ScopeClaim, Settled,
+        Amounts, Ask, Charge, GroupId, LostReservation, Period, Quotas, Rates, Scope, ScopeClaim,
+        Settled,
     };
     use quota_proxy::store::embedded::{EmbeddedOptions, EmbeddedStore};
     use quota_proxy::store::{GroupRecord, Settlement, Store};
-    use quota_proxy::time::{DAY_MS, Moment, UnixMs};
+    use quota_proxy::time::{Moment, UnixMs};
     use uuid::Uuid;
 
     use super::records::{ask, audit, event, key_record};
-    use super::soak::soak;
-
-    const BEGIN: i64 = 1_795_229_099_123;
-
-    /// One step. Reservations are named by how long ago they were asked for.
-    #[derive(Clone, Debug)]
-    enum Step {
-        Reserve {
-            key: usize,
-            grouped: bool,
-            input: i64,
-            output: i64,
-            admission: Admission,
-        },
-        Repeat {
-            ago: usize,
-        },
-        Settle {
-            ago: usize,
-            tokens: i64,
-        },
-        AtLeast {
-            ago: usize,
-            tokens: i64,
-        },
-        Void {
-            ago: usize,
-        },
-        TopUp {
-            ago: usize,
-            tokens: i64,
-        },
-        Renew {
-            ago: usize,
-        },
-        Sweep,
-        Advance {
-            ms: i64,
-        },
-        Jump {
-            ms: i64,
-        },
-        Limit {
-            scope: usize,
-            tokens: i64,
-            usd: i64,
-            period: Period,
-        },
-        Rates {
-            key: usize,
-            rates: Rates,
-        },
-        Reset {
-            scope: usize,
-        },
-        Restart,
-        Crash,
-    }
-
-    fn period() -> impl Strategy<Value = Period> {
-        prop_oneof![
-            Just(Period::Total),
-            Just(Period::Daily),
-            Just(Period::Weekly),
-            Just(Period::Monthly)
-        ]
-    }
-
-    fn admission() -> impl Strategy<Value = Admission> {
-        prop_oneof![
-            4 => Just(Admission::Clamp),
-            1 => Just(Admission::Strict),
-            1 => Just(Admission::Open)
-        ]
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        let ago = || 0usize..12;
-        prop_oneof![
-            30 => (0..2usize, any::<bool>(), 0i64..60, 0i64..400, admission()).prop_map(
-                |(key, grouped, input, output, admission)|
-                    Step::Reserve { key, grouped, input, output, admission }),
-            2 => ago().prop_map(|ago| Step::Repeat { ago }),
-            24 => (ago(), 0i64..500).prop_map(|(ago, tokens)| Step::Settle { ago, tokens }),
-            3 => (ago(), 0i64..500).prop_map(|(ago, tokens)| Step::AtLeast { ago, tokens }),
-            4 => ago().prop_map(|ago| Step::Void { ago }),
-            4 => (ago(), 0i64..200).prop_map(|(ago, tokens)| Step::TopUp { ago, tokens }),
-            3 => ago().prop_map(|ago| Step::Renew { ago }),
-            6 => Just(Step::Sweep),
-            8 => (0i64..40_000).prop_map(|ms| Step::Advance { ms }),
-            1 => (0i64..2 * DAY_MS).prop_map(|ms| Step::Advance { ms }),
-            1 => (-2 * DAY_MS..2 * DAY_MS).prop_map(|ms| Step::Jump { ms }),
-            4 => (0..3usize, 0i64..5_000, 0i64..5_000, period()).prop_map(
-                |(scope, tokens, usd, period)| Step::Limit { scope, tokens, usd, period }),
-            2 => (0..2usize, 0i64..20, 0i64..2_000, 0i64..4).prop_map(
-                |(key, requests_per_minute, tokens_per_minute, concurrency)|
-                    Step::Rates { key, rates: Rates {
-                        requests_per_minute, tokens_per_minute, concurrency } }),
-            1 => (0..3usize).prop_map(|scope| Step::Reset { scope }),
-            1 => Just(Step::Restart),
-            1 => Just(Step::Crash),
-        ]
-    }
+    use super::steps::{BEGIN, Step, amounts, cases, quotas, step};
 
     /// The engine and its oracle, side by side.
     struct Pair {
@@ -252,22 +156,24 @@ mod model {
                 } => {
                     self.claims[scope].quotas = quotas(tokens, usd, period);
                 }
-                Step::Rates { key, rates } => {
-                    let concurrency = rates.concurrency;
-                    self.claims[key].rates = if self.with_rates {
-                        rates
-                    } else {
-                        Rates {
-                            concurrency,
-                            ..Rates::default()
-                        }
-                    };
-                }
+                Step::Rates { key, rates } => self.set_rates(key, rates),
                 Step::Reset { scope } => self.reset(scope).await,
                 Step::Restart if !self.with_rates => self.restart().await,
                 Step::Crash if !self.with_rates => self.crash().await,
                 Step::Restart | Step::Crash => {}
             }
+        }
+
+        fn set_rates(&mut self, key: usize, rates: Rates) {
+            let concurrency = rates.concurrency;
+            self.claims[key].rates = if self.with_rates {
+                rates
+            } else {
+                Rates {
+                    concurrency,
+                    ..Rates::default()
+                }
+            };
         }
 
         async fn reserve(&mut self, ask: Ask) {
@@ -382,23 +288,6 @@ mod model {
         EmbeddedStore::open(&path, options).unwrap()
     }
 
-    fn quotas(tokens: i64, usd: i64, period: Period) -> Quotas {
-        let limit = |limit| Limit { limit, period };
-        Quotas {
-            requests: limit(0),
-            tokens: limit(tokens),
-            usd: limit(usd),
-        }
-    }
-
-    fn amounts(tokens: i64) -> Amounts {
-        Amounts {
-            requests: 1,
-            tokens,
-            nano_usd: tokens / 2,
-        }
-    }
-
     fn run(steps: &[Step], policy: LostReservation, with_rates: bool) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
@@ -410,15 +299,6 @@ mod model {
                 pair.compare().await;
             }
         });
-    }
-
-    fn cases(cases: u32) -> ProptestConfig {
-        ProptestConfig {
-            cases: cases * soak(),
-            failure_persistence: None,
-            max_shrink_iters: 3_000,
-            ..ProptestConfig::default()
-        }
     }
 
     proptest! {
@@ -439,83 +319,6 @@ mod model {
             steps in prop::collection::vec(step(), 1..1_200)
         ) {
             run(&steps, LostReservation::Charge, true);
-        }
-    }
-
-    /// What the ledger should come to, from the history alone: tokens by scope and window.
-    #[derive(Default)]
-    struct Book {
-        /// Scope, start of the window, tokens.
-        charged: Vec<(usize, i64, i64)>,
-        open: Vec<(Ask, Vec<usize>, i64, i64)>,
-    }
-
-    impl Book {
-        fn used(&self, scope: usize, window: i64) -> i64 {
-            let charged = self.charged.iter();
-            charged
-                .filter(|(s, w, _)| (*s, *w) == (scope, window))
-                .map(|(_, _, n)| n)
-                .sum()
-        }
-
-        fn held(&self, scope: usize, window: i64) -> i64 {
-            let open = self.open.iter();
-            open.filter(|(_, scopes, w, _)| scopes.contains(&scope) && *w == window)
-                .map(|(_, _, _, n)| n)
-                .sum()
-        }
-    }
-
-    proptest! {
-        #![proptest_config(cases(100))]
-        #[test]
-        fn the_ledger_agrees_with_naive_sums_and_never_oversells(
-            steps in prop::collection::vec(step(), 1..1_200), limit in 1i64..3_000
-        ) {
-            let keys = [KeyId(Uuid::from_u128(1)), KeyId(Uuid::from_u128(2))];
-            let scopes = [Scope::Key(keys[0]), Scope::Key(keys[1]), Scope::Group(GroupId(Uuid::from_u128(3)))];
-            let claims = scopes.map(|scope| ScopeClaim {
-                scope, quotas: quotas(limit, 0, Period::Daily), rates: Rates::default(),
-            });
-            let (mut ledger, mut book, mut now) = (Ledger::default(), Book::default(), Moment::at(BEGIN));
-            for (n, step) in steps.iter().enumerate() {
-                let window = now.wall.0.div_euclid(DAY_MS) * DAY_MS;
-                match *step {
-                    Step::Reserve { key, grouped, input, output, .. } => {
-                        let mut of = vec![key];
-                        of.extend(grouped.then_some(2));
-                        let asked = of.iter().map(|at| claims[*at]).collect();
-                        let ask = ask(Uuid::from_u128(n as u128), keys[key], asked, input, output);
-                        let fits = of.iter().map(|s| limit - book.used(*s, window) - book.held(*s, window)).min();
-                        match ledger.reserve(&ask, now).unwrap() {
-                            Reserved::Granted(grant) => {
-                                prop_assert_eq!(grant.held.tokens, fits.unwrap().min(input + output));
-                                book.open.push((ask, of, window, grant.held.tokens));
-                            }
-                            Reserved::Short(_) => prop_assert!(fits.unwrap() < input + output.min(1)),
-                            Reserved::KeyChanged => unreachable!("the ledger knows no keys"),
-                        }
-                    }
-                    Step::Settle { ago, tokens } if ago < book.open.len() => {
-                        let (ask, of, window, _) = book.open.swap_remove(ago);
-                        ledger.settle(ask.id, Charge::Exact(amounts(tokens)), now);
-                        book.charged.extend(of.iter().map(|scope| (*scope, window, tokens)));
-                    }
-                    Step::Void { ago } if ago < book.open.len() => {
-                        let (ask, ..) = book.open.swap_remove(ago);
-                        ledger.settle(ask.id, Charge::Void, now);
-                    }
-                    Step::Advance { ms } => now = Moment::at(now.wall.0 + ms),
-                    _ => {}
-                }
-                let window = now.wall.0.div_euclid(DAY_MS) * DAY_MS;
-                for (at, claim) in claims.iter().enumerate() {
-                    let standing = ledger.standing(claim, now);
-                    prop_assert_eq!(standing.used.tokens, book.used(at, window));
-                    prop_assert_eq!(standing.held.tokens, book.held(at, window));
-                }
-            }
         }
     }
 }

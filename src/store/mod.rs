@@ -107,7 +107,8 @@ pub struct Settlement {
     pub event: UsageEvent,
 }
 
-/// What lives beside a key record and moves with traffic.
+/// What lives beside a key record and moves with traffic: requests charged, failed answers and
+/// refusals, and when something was charged last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct KeyActivity {
     pub request_count: i64,
@@ -133,7 +134,8 @@ pub struct UsageQuery {
     pub limit: i64,
 }
 
-/// One day of one key and model. Kept for good.
+/// One day of one key and model. Kept for good. `requests`, `tokens` and `cost_nano` are what was
+/// charged; `errors` counts failed answers and refusals, charged or not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rollup {
     /// `2026-11-21`, UTC.

@@ -1,7 +1,6 @@
 //! What a kill -9 leaves, and what may not be left.
 
 use super::*;
-use crate::store::UsageQuery;
 
 on_every_engine!(
     a_granted_hold_survives_a_kill,

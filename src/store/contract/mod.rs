@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::embedded::{EmbeddedOptions, EmbeddedStore};
-use super::{AuditEntry, LostReservation, Settlement, Store, UsageEvent};
+use super::{AuditEntry, LostReservation, Settlement, Store, UsageEvent, UsageQuery};
 use crate::keys::{KeyHash, KeyId, KeyRecord};
 use crate::quota::{
     Admission, Amounts, Ask, Charge, Grant, GroupId, Limit, LimitKind, Period, Quotas, Rates,
@@ -19,7 +19,9 @@ use crate::time::{Moment, UnixMs};
 
 mod crash;
 mod keys;
+mod leases;
 mod quota;
+mod rates;
 mod usage;
 
 /// Saturday, 2026-11-21T02:44:59.123Z.
@@ -308,5 +310,13 @@ fn audit(what: &str) -> AuditEntry {
         subject: String::from("a key"),
         before: None,
         after: Some(serde_json::json!({"name": "a key"})),
+    }
+}
+
+fn all_of(caller: &Caller) -> UsageQuery {
+    UsageQuery {
+        key: Some(caller.record.id),
+        limit: 1_000,
+        ..Default::default()
     }
 }

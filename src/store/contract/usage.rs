@@ -1,7 +1,7 @@
 //! Usage events, rollups, pruning, usual outputs.
 
 use super::*;
-use crate::store::{Rollup, UsageQuery};
+use crate::store::Rollup;
 use crate::time::DAY_MS;
 
 on_every_engine!(

@@ -49,6 +49,10 @@ impl Edge {
         ctx.facts = Some(Arc::clone(&facts));
         let facts = &*facts;
         ctx.deadline = ctx.started.checked_add(config.edge.request_timeout);
+        if sound.is_err() {
+            // Where a head can be read in two ways, so can what follows it on this connection.
+            session.set_keepalive(None);
+        }
         sound?;
         if self.answer_openly(session, facts, config, ctx.id).await? {
             return Ok(Next::Answered);
@@ -144,7 +148,9 @@ async fn read_body(
         max_buffered: config.edge.max_buffered,
         deadline: config.edge.request_timeout,
     };
-    if !facts.endpoint.is_json() || facts.content_type.starts_with("multipart/") {
+    // A path that is always JSON is read as JSON whatever its content type says: a form's type must
+    // not carry a chat past the reading of its model and bound.
+    if !facts.endpoint.is_json() && !facts.has_json_type() {
         let peeked = body::peek_upload(
             session,
             &bounds,

@@ -290,6 +290,7 @@ async fn a_body_that_ends_early_goes_nowhere_and_holds_nothing() {
 #[tokio::test]
 async fn large_bodies_beyond_the_budget_wait_outside() {
     let rig = Rig::builder()
+        .set("edge.max_request_body", json!("6MiB"))
         .set("edge.max_buffered", json!("6MiB"))
         .start()
         .await;

@@ -175,8 +175,11 @@ pub(super) fn cors_headers(config: &EdgeConfig, origin: Option<&str>) -> Vec<(St
     if !any && !config.cors_origins.iter().any(|allowed| allowed == origin) {
         return Vec::new();
     }
-    let exposed =
-        "x-request-id, x-quota-limit, x-quota-used, x-quota-remaining, x-quota-type, retry-after";
+    let exposed = "x-request-id, request-id, x-quota-limit, x-quota-used, x-quota-remaining, \
+                   x-quota-type, retry-after, retry-after-ms, x-should-retry, ratelimit, \
+                   ratelimit-policy, x-ratelimit-limit-requests, x-ratelimit-remaining-requests, \
+                   x-ratelimit-reset-requests, x-ratelimit-limit-tokens, \
+                   x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens";
     vec![
         (
             "access-control-allow-origin".to_owned(),

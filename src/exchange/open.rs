@@ -194,6 +194,11 @@ impl Identity {
             .any(|q| !q.tokens.is_unlimited() || !q.usd.is_unlimited())
     }
 
+    fn has_model_list(&self) -> bool {
+        let of_group = self.group.as_ref().map(|group| &group.allowed_models);
+        !self.key.allowed_models.is_empty() || of_group.is_some_and(|models| !models.is_empty())
+    }
+
     /// The limits this caller draws on: the key's own, then its group's.
     pub fn scopes(&self, config: &Config) -> Vec<ScopeClaim> {
         let rates = config
@@ -230,6 +235,13 @@ fn route(live: &Live, request: &OpenRequest<'_>, identity: &Identity) -> Result<
         && identity.has_spend_quota()
     {
         return Err(Refusal::Unmetered);
+    }
+    if request.model.is_none() && request.endpoint.generates() && identity.has_model_list() {
+        return Err(Refusal::BadRequest {
+            message: "this API key may use certain models only: name the model, in a form before the file"
+                .to_owned(),
+            param: Some("model".to_owned()),
+        });
     }
     let allowed = |pool: &str| identity.may_use_pool(pool);
     let found = match request.model {

@@ -26,7 +26,7 @@ pub fn classify(method: &str, path: &str) -> Endpoint {
 
 fn fetched(segments: &[&str]) -> Endpoint {
     match segments {
-        ["v1", "models"] => Endpoint::Models,
+        ["v1", "models", ..] => Endpoint::Models,
         // No such list exists: a GET here opens OpenAI's WebSocket mode, whose turns are not metered.
         [.., "v1", "responses"] => Endpoint::Unmetered,
         _ => Endpoint::Other,

@@ -49,6 +49,10 @@ impl Edge {
         ctx.facts = Some(Arc::clone(&facts));
         let facts = &*facts;
         ctx.deadline = ctx.started.checked_add(config.edge.request_timeout);
+        if sound.is_err() {
+            // Where a head can be read in two ways, so can what follows it on this connection.
+            session.set_keepalive(None);
+        }
         sound?;
         if self.answer_openly(session, facts, config, ctx.id).await? {
             return Ok(Next::Answered);
@@ -130,13 +134,11 @@ fn open_request<'a>(
     }
 }
 
-/// Whether the body is read whole, for the model and the bounds in it. What generates is, whatever it
-/// calls itself: a label must not hide its model from the rules of its key.
+/// Whether the body is read whole, for the model and the bounds in it. A path that is always JSON is
+/// read as JSON whatever its content type says: a label must not hide a model from its key's rules.
 fn holds_json(facts: &Facts) -> bool {
-    let media_type = facts.content_type.split(';').next().unwrap_or_default();
-    let says_json = media_type.trim().eq_ignore_ascii_case("application/json");
-    !facts.content_type.starts_with("multipart/")
-        && (facts.endpoint.is_json() || facts.endpoint.generates() || says_json)
+    let is_form = facts.content_type.starts_with("multipart/");
+    facts.endpoint.is_json() || facts.has_json_type() || (facts.endpoint.generates() && !is_form)
 }
 
 /// JSON is held whole; anything else passes, and is looked into only for its model.

@@ -45,7 +45,12 @@ impl Facts {
                 ip: peer_ip.map(|ip| client_ip(head, ip, trusted_proxies)),
                 origin: text(head, "origin").map(str::to_owned),
             },
-            endpoint: classify(head.method.as_str(), &path),
+            endpoint: if opens_websocket(head) {
+                // Whatever its path, what is said in there is not seen here.
+                Endpoint::Unmetered
+            } else {
+                classify(head.method.as_str(), &path)
+            },
             dialect: dialect_of_path(&path),
             method: head.method.as_str().to_owned(),
             path,
@@ -59,6 +64,19 @@ impl Facts {
             .map(|hash| facts.caller.hash = hash);
         (facts, sound)
     }
+}
+
+impl Facts {
+    /// Whether the content type is JSON's (RFC 8259) or one built on it (RFC 6839).
+    pub fn has_json_type(&self) -> bool {
+        let essence = self.content_type.split(';').next().unwrap_or_default();
+        let essence = essence.trim().to_ascii_lowercase();
+        essence == "application/json" || essence.ends_with("+json")
+    }
+}
+
+fn opens_websocket(head: &RequestHeader) -> bool {
+    text(head, "upgrade").is_some_and(|value| value.to_ascii_lowercase().contains("websocket"))
 }
 
 /// A header's value where there is exactly one and it is text.
@@ -75,6 +93,10 @@ fn fault(message: &str) -> Refusal {
 
 /// Refuses heads whose framing or target two servers could read differently (RFC 9112 section 11).
 fn sound_head(head: &RequestHeader) -> Result<(), Refusal> {
+    if head.method == http::Method::TRACE {
+        // Its answer repeats the request, our credential included (RFC 9110 section 9.3.8).
+        return Err(fault("TRACE is not served"));
+    }
     let target = head.raw_path();
     if target.len() > MAX_TARGET {
         return Err(fault("the request target is longer than 8 KiB"));
@@ -85,6 +107,12 @@ fn sound_head(head: &RequestHeader) -> Result<(), Refusal> {
     }
     if head.version == http::Version::HTTP_11 && !head.headers.contains_key(http::header::HOST) {
         return Err(fault("an HTTP/1.1 request needs a Host header"));
+    }
+    let mut codings = head.headers.get_all(http::header::TRANSFER_ENCODING).iter();
+    if let Some(first) = codings.next()
+        && (!first.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some())
+    {
+        return Err(fault("Transfer-Encoding must be chunked, given once"));
     }
     let mut lengths = head.headers.get_all(http::header::CONTENT_LENGTH).iter();
     if let Some(first) = lengths.next() {

@@ -9,7 +9,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, Result};
 
-use super::{Ctx, Edge, body::Body, cut, headers, local, reply, retry};
+use super::{Ctx, Edge, body::Body, cut, headers, local, retry};
 use crate::exchange::{Closed, End, Exchange, RefusedFacts};
 use crate::metering::Usage;
 use crate::quota::Settled;
@@ -50,8 +50,10 @@ impl Edge {
             }
         }
         if let Some(peer) = exchange.peer() {
-            if head.status.as_u16() < 500 && head.status.as_u16() != 429 {
-                peer.health.succeeded();
+            match head.status.as_u16() {
+                429 => {}
+                500.. => retry::book_failure(exchange),
+                _ => peer.health.succeeded(),
             }
             headers::scrub_answer(head, peer);
         }
@@ -60,7 +62,8 @@ impl Edge {
             .as_ref()
             .and_then(|facts| facts.caller.origin.as_deref());
         for (name, value) in local::cors_headers(&self.desk.live.load().config.edge, origin) {
-            head.insert_header(name, value)?;
+            // An upstream's own `Vary` stays beside ours.
+            head.append_header(name, value)?;
         }
         headers::mark_answer(head, exchange)
     }
@@ -89,14 +92,15 @@ impl Edge {
         }
         e.retry.decide_reuse(connection_was_pooled);
         let kind = retry::kind(&e);
-        if kind.is_none() && e.retry() && connection_was_pooled {
-            // The peer had closed an idle connection: it never saw this request.
+        if connection_was_pooled && retry::was_stale(&e) {
+            // The peer had closed an idle connection: it never saw this request whole.
             ctx.same_peer_again = true;
+            e.set_retry(true);
             return e;
         }
         retry::book_failure(exchange);
         self.attempt_failed(exchange, &e);
-        let rejected = matches!(e.etype(), pingora::ErrorType::HTTPStatus(401 | 403));
+        let rejected = retry::is_rejection(&e);
         e.set_retry(
             exchange.may_try_another() && (rejected || retry::wants_another(exchange, kind)),
         );
@@ -105,13 +109,13 @@ impl Edge {
 
     pub(super) fn attempt_failed(&self, exchange: &Exchange, e: &Error) {
         use crate::config::RetryOn;
-        let outcome = match (retry::kind(e), e.etype()) {
-            (_, pingora::ErrorType::HTTPStatus(401 | 403)) => UpstreamOutcome::Credential,
-            (Some(RetryOn::Connect), _) => UpstreamOutcome::Connect,
-            (Some(RetryOn::Timeout), _) => UpstreamOutcome::Timeout,
-            (Some(RetryOn::TooManyRequests), _) => UpstreamOutcome::TooManyRequests,
-            (Some(RetryOn::ServerError), _) => UpstreamOutcome::ServerError,
-            (None, _) => UpstreamOutcome::Broken,
+        let outcome = match retry::kind(e) {
+            _ if retry::is_rejection(e) => UpstreamOutcome::Credential,
+            Some(RetryOn::Connect) => UpstreamOutcome::Connect,
+            Some(RetryOn::Timeout) => UpstreamOutcome::Timeout,
+            Some(RetryOn::TooManyRequests) => UpstreamOutcome::TooManyRequests,
+            Some(RetryOn::ServerError) => UpstreamOutcome::ServerError,
+            None => UpstreamOutcome::Broken,
         };
         let pool = exchange.route.pool.config.name.as_str();
         let event = AttemptEnded {
@@ -143,23 +147,15 @@ impl Edge {
         if session.response_written().is_some() {
             return 0;
         }
-        let Some(refusal) = retry::refusal(e) else {
+        let max_upload = self.desk.live.load().config.edge.max_upload;
+        let Some(refusal) = retry::refusal(e, max_upload) else {
             return 0;
         };
-        let (dialect, chinese) = ctx
-            .facts
-            .as_ref()
-            .map_or((crate::metering::Dialect::OpenAi, false), |f| {
-                (f.dialect, f.chinese)
-            });
-        let id = ctx.request_id();
-        let reply = reply::Reply::new(&refusal, dialect, &id, chinese);
-        ctx.refused = Some((reply.status, refusal.code()));
         session.set_keepalive(None);
-        if reply.send(session, &id, &[]).await.is_err() {
+        if self.refuse(session, ctx, &refusal).await.is_err() {
             log::debug!("a refused client was gone");
         }
-        reply.status
+        ctx.refused.map_or(0, |(status, _)| status)
     }
 
     /// Closes the exchange, or books the refusal; emits the one event of this request.

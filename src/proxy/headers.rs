@@ -13,10 +13,14 @@ use crate::time::UnixMs;
 use crate::upstream::Peer;
 
 /// What a client may send that is no business of a provider: its key, and where it came from.
-const NOT_FORWARDED: [&str; 11] = [
+/// The organization and project would choose which of the operator's accounts pays.
+const NOT_FORWARDED: [&str; 14] = [
     "authorization",
     "x-api-key",
     "x-goog-api-key",
+    "api-key",
+    "openai-organization",
+    "openai-project",
     "proxy-authorization",
     "cookie",
     "forwarded",
@@ -27,8 +31,10 @@ const NOT_FORWARDED: [&str; 11] = [
     "expect",
 ];
 
-/// What a provider sends that speaks of the operator's account, not of the caller's key.
-const NOT_RETURNED_PREFIXES: [&str; 2] = ["x-ratelimit-", "anthropic-ratelimit-"];
+/// What a provider sends that speaks of the operator's account, not of the caller's key; and which
+/// browsers may read an answer is said here, by `edge.cors`.
+const NOT_RETURNED_PREFIXES: [&str; 3] =
+    ["x-ratelimit-", "anthropic-ratelimit-", "access-control-"];
 const NOT_RETURNED: [&str; 3] = [
     "set-cookie",
     "openai-organization",

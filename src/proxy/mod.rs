@@ -158,7 +158,12 @@ impl Ctx {
 
 impl Edge {
     /// Answers a refusal in the dialect of the path, then takes what the client still sends.
-    async fn refuse(&self, session: &mut Session, ctx: &mut Ctx, refusal: &Refusal) -> Result<()> {
+    pub(super) async fn refuse(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        refusal: &Refusal,
+    ) -> Result<()> {
         let (dialect, chinese) = ctx
             .facts
             .as_ref()
@@ -394,6 +399,9 @@ impl ProxyHttp for Edge {
             return Err(retry::too_long());
         }
         let chunk = body.clone().unwrap_or_default();
+        if session.response_written().is_none() && retry::tells_empty_account(exchange, &chunk) {
+            return Err(retry::empty_account());
+        }
         match exchange.passes(&chunk, end_of_stream) {
             Verdict::Forward => {}
             Verdict::Replace(bytes) => *body = (!bytes.is_empty()).then_some(bytes),

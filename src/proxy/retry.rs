@@ -27,6 +27,22 @@ pub fn kind(error: &Error) -> Option<RetryOn> {
     }
 }
 
+/// Whether a peer turned *our* credential away, or says that our account is empty: 402 is what
+/// DeepSeek and OpenRouter answer then. It has failed as a peer (SPEC section 3, step 4).
+pub fn is_rejection(error: &Error) -> bool {
+    matches!(error.etype(), ErrorType::HTTPStatus(401..=403))
+}
+
+/// Whether a failure over a pooled connection means that the peer had closed it before the request
+/// was there whole: then it cannot have acted on it, and may be asked again. An answer is none of these.
+pub fn was_stale(error: &Error) -> bool {
+    match error.etype() {
+        ErrorType::HTTPStatus(_) => false,
+        ErrorType::WriteError => true,
+        _ => kind(error).is_none() && error.retry(),
+    }
+}
+
 /// Books a failure with the peer that served last.
 pub fn book_failure(exchange: &Exchange) {
     let pool = &exchange.route.pool.config;
@@ -53,10 +69,10 @@ pub fn too_long() -> Box<Error> {
 }
 
 /// What the client is told of a failure that is final. `None` where the client itself is gone.
-pub fn refusal(error: &Error) -> Option<Refusal> {
+pub fn refusal(error: &Error, max_upload: usize) -> Option<Refusal> {
     if *error.esource() == ErrorSource::Downstream {
         return match error.etype() {
-            ErrorType::HTTPStatus(413) => Some(Refusal::BodyTooLarge { limit: 0 }),
+            ErrorType::HTTPStatus(413) => Some(Refusal::BodyTooLarge { limit: max_upload }),
             ErrorType::ReadError
             | ErrorType::WriteError
             | ErrorType::ConnectionClosed
@@ -81,7 +97,7 @@ pub fn refusal(error: &Error) -> Option<Refusal> {
 pub fn judge(exchange: &Exchange, head: &ResponseHeader) -> Result<()> {
     let status = head.status.as_u16();
     let another = match status {
-        401 | 403 => true,
+        401..=403 => true,
         429 => {
             rest_as_told(exchange, head);
             wants_another(exchange, Some(RetryOn::TooManyRequests))
@@ -96,6 +112,18 @@ pub fn judge(exchange: &Exchange, head: &ResponseHeader) -> Result<()> {
         Error::explain(ErrorType::HTTPStatus(status), "the peer cannot serve").into_up();
     error.set_retry(exchange.may_try_another());
     Err(error)
+}
+
+/// Whether an answer says that *our* account is empty, which OpenAI tells apart from a rate limit
+/// only in the body. It is seen in time where the body came along with its head, as such small
+/// answers do; later, nothing but breaking the connection could keep it from the client.
+pub fn tells_empty_account(exchange: &Exchange, chunk: &[u8]) -> bool {
+    exchange.status() == 429 && memchr::memmem::find(chunk, b"insufficient_quota").is_some()
+}
+
+/// The error that such an answer is turned into: to the client the upstream is unavailable.
+pub fn empty_account() -> Box<Error> {
+    Error::explain(ErrorType::HTTPStatus(402), "the peer's account is empty").into_up()
 }
 
 /// `Retry-After` in seconds (RFC 9110 section 10.2.3), at most a minute: the peer rests that long.

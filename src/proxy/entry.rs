@@ -130,16 +130,7 @@ fn open_request<'a>(
     }
 }
 
-/// Whether the body is read whole, for the model and the bounds in it. What generates is, whatever it
-/// calls itself: a label must not hide its model from the rules of its key.
-fn holds_json(facts: &Facts) -> bool {
-    let media_type = facts.content_type.split(';').next().unwrap_or_default();
-    let says_json = media_type.trim().eq_ignore_ascii_case("application/json");
-    !facts.content_type.starts_with("multipart/")
-        && (facts.endpoint.is_json() || facts.endpoint.generates() || says_json)
-}
-
-/// JSON is held whole; anything else passes, and is looked into only for its model.
+/// JSON that is metered is held whole; anything else passes, and is looked into only for its model.
 async fn read_body(
     session: &mut Session,
     facts: &Facts,
@@ -153,7 +144,9 @@ async fn read_body(
         max_buffered: config.edge.max_buffered,
         deadline: config.edge.request_timeout,
     };
-    if !holds_json(facts) {
+    // A path that is always JSON is read as JSON whatever its content type says: a form's type must
+    // not carry a chat past the reading of its model and bound.
+    if !facts.endpoint.is_json() && !facts.has_json_type() {
         let peeked = body::peek_upload(
             session,
             &bounds,

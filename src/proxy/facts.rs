@@ -61,6 +61,15 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// Whether the content type is JSON's (RFC 8259) or one built on it (RFC 6839).
+    pub fn has_json_type(&self) -> bool {
+        let essence = self.content_type.split(';').next().unwrap_or_default();
+        let essence = essence.trim().to_ascii_lowercase();
+        essence == "application/json" || essence.ends_with("+json")
+    }
+}
+
 /// A header's value where there is exactly one and it is text.
 pub fn text<'a>(head: &'a RequestHeader, name: &str) -> Option<&'a str> {
     head.headers.get(name).and_then(|value| value.to_str().ok())

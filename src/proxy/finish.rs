@@ -177,7 +177,7 @@ impl Edge {
             .or((end == End::Cut).then_some("QUOTA_EXCEEDED"));
         let error = code.map(|code| (code, e.map_or("", |e| e.etype().as_str())));
         let must_count = exchange.must_count_text();
-        let ((settlement, capped), exchange) = if must_count {
+        let ((mut settlement, capped), exchange) = if must_count {
             let error = error.map(|(code, text)| (code, text.to_owned()));
             let counted = tokio::task::spawn_blocking(move || {
                 let error = error.as_ref().map(|(code, text)| (*code, text.as_str()));
@@ -189,6 +189,8 @@ impl Edge {
         } else {
             (exchange.settlement(end, error), exchange)
         };
+        // One whose answer was drained ended well, and yet nobody was there to read it.
+        settlement.event.client_disconnected |= ctx.client_gone.load(Ordering::Acquire);
         let closed = exchange.settle(settlement, capped).await;
         self.metrics.exchange_ended();
         self.emit(&exchange, closed, status, code, ctx);
@@ -226,7 +228,7 @@ impl Edge {
                 flags.push(flag);
             }
         };
-        let gone = event.client_disconnected || ctx.client_gone.load(Ordering::Acquire);
+        let gone = event.client_disconnected;
         flag(event.estimated, Flag::Estimated);
         flag(capped, Flag::Capped);
         flag(matches!(settled, Some(Settled::Late { .. })), Flag::Late);

@@ -231,7 +231,7 @@ impl ProxyHttp for Edge {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> Result<bool> {
         trip::wire(session, "request_filter");
-        if let Some(boarded) = relay::board(session) {
+        if let Some(boarded) = relay::board(session)? {
             *ctx = boarded;
             relay::prime(session).await?;
             return Ok(false);

@@ -29,8 +29,23 @@ pub struct Passenger {
 pub type ClientGone = Arc<AtomicBool>;
 
 /// Takes the outer request's context out of an inner session; `None` for ordinary sessions.
-pub fn board(session: &mut Session) -> Option<Box<Ctx>> {
-    let user = session.subrequest_ctx.as_mut()?.user_ctx()?;
+///
+/// An HTTP/1 session makes the inner head of the outer one as it was received, whatever was changed
+/// in it since: what it says of the body is corrected here, one byte stands for it. Must come before
+/// anything asks the inner session about its body.
+pub fn board(session: &mut Session) -> Result<Option<Box<Ctx>>> {
+    let Some(ctx) = passenger(session) else {
+        return Ok(None);
+    };
+    let head = session.req_header_mut();
+    head.remove_header(&http::header::TRANSFER_ENCODING);
+    head.remove_header("expect");
+    head.insert_header(http::header::CONTENT_LENGTH, "1")?;
+    Ok(Some(ctx))
+}
+
+fn passenger(session: &Session) -> Option<Box<Ctx>> {
+    let user = session.subrequest_ctx.as_ref()?.user_ctx()?;
     user.downcast_ref::<Passenger>()?.ctx.lock().take()
 }
 

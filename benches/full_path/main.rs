@@ -1,10 +1,10 @@
 //! What the whole path costs: quota-proxy against a bare Pingora forwarder, side by side.
 //!
-//! Claim: admission, reservation on disk, metering and settlement together cost a request less than
-//! the forwarding itself does. Core 0 runs the proxy under test and nothing else, core 1 the fake
-//! provider and the load. The two proxies take turns within one run, several rounds each, so that a
-//! slow minute of the machine hits both. `make bench` runs it; `BENCH_SECONDS` (3) sets the length of
-//! a round and `BENCH_ROUNDS` (5) their number.
+//! It answers what admission, a reservation on disk, metering and settlement add to forwarding. Core 0
+//! runs the proxy under test and nothing else, core 1 the fake provider and the load. The two proxies
+//! take turns within one run, several rounds each, so that a slow minute of the machine hits both.
+//! `make bench` runs it; `BENCH_SECONDS` (3) sets the length of a round and `BENCH_ROUNDS` (5) their
+//! number.
 //!
 //! Requests per second are at saturation, 64 connections. CPU is the proxy's own, user and system,
 //! over the requests it served. Latency is at a moderate fixed rate; "added" is against the provider

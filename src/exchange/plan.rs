@@ -69,7 +69,7 @@ impl Plan {
         };
         Plan {
             input_tokens: demand.input_tokens,
-            hold_output: usual.map_or(bound, |usual| usual.clamp(1, bound.max(1))),
+            hold_output: usual.map_or(bound, |usual| with_headroom(usual).clamp(1, bound.max(1))),
             bound,
             declared: demand.declared_output.is_some(),
             fixed_nano_usd: price.cost(&input),
@@ -83,6 +83,12 @@ impl Plan {
         let shrunk = admission == Admission::Clamp && self.bound > 0 && bearable < self.bound;
         shrunk.then(|| (bearable / choices.max(1)).max(1))
     }
+}
+
+/// What is usual, and room for topping up in time: else every stream that ends as usual would ask
+/// the store a second time.
+fn with_headroom(usual: i64) -> i64 {
+    usual.saturating_add((usual / 2).max(128))
 }
 
 #[cfg(test)]
@@ -128,7 +134,8 @@ mod tests {
 
     #[test]
     fn a_stream_holds_what_is_usual_but_never_above_its_bound() {
-        assert_eq!(plan(true, Some(5_000), Some(70)).hold_output, 70);
+        assert_eq!(plan(true, Some(5_000), Some(70)).hold_output, 70 + 128);
+        assert_eq!(plan(true, Some(5_000), Some(400)).hold_output, 600);
         assert_eq!(plan(true, Some(50), Some(70)).hold_output, 50);
         assert_eq!(plan(true, Some(50), None).hold_output, 50);
     }

@@ -86,7 +86,7 @@ impl Exchange {
     /// filter that calls this cannot wait.
     fn outgrown(&self, produced: i64) -> bool {
         let held = self.hold.output.load(Ordering::Acquire);
-        let margin = (held / 4).max(2 * SLACK_TOKENS);
+        let margin = (held / 8).max(2 * SLACK_TOKENS);
         if produced + margin < held {
             return false;
         }

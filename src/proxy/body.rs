@@ -264,7 +264,7 @@ pub async fn peek_upload(
             limit: bounds.max_upload,
         });
     }
-    if framing == Framing::Empty || !content_type.starts_with("multipart/") {
+    if framing == Framing::Empty {
         return Ok(passing());
     }
     if expects_continue {
@@ -273,6 +273,9 @@ pub async fn peek_upload(
             .write_continue_response()
             .await
             .map_err(|_| client_gone())?;
+    }
+    if !is_multipart(content_type) {
+        return Ok(passing());
     }
     let mut head = BytesMut::new();
     let mut model = None;
@@ -305,6 +308,11 @@ pub async fn peek_upload(
         body: Body::Headed { head, due: true },
         whole,
     })
+}
+
+fn is_multipart(content_type: &str) -> bool {
+    let kind = content_type.split_once('/').map(|(kind, _)| kind.trim());
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case("multipart"))
 }
 
 /// The upload is short enough to be read to its end: then it is simply held.

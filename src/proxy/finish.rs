@@ -200,7 +200,9 @@ impl Edge {
         let gone = ctx.client_gone.load(Ordering::Acquire);
         match e {
             _ if ctx.cutting.is_cut() => End::Cut,
-            Some(e) if *e.esource() == ErrorSource::Downstream => End::ClientGone,
+            Some(e) if *e.esource() == ErrorSource::Downstream && !retry::is_status(e) => {
+                End::ClientGone
+            }
             Some(_) if gone => End::ClientGone,
             Some(_) if exchange.body_has_begun() => End::UpstreamBroke,
             Some(_) => End::Failed,

@@ -33,6 +33,11 @@ pub fn is_rejection(error: &Error) -> bool {
     matches!(error.etype(), ErrorType::HTTPStatus(401..=403))
 }
 
+/// Whether an error carries a status: somebody's judgement, and not a broken connection.
+pub fn is_status(error: &Error) -> bool {
+    matches!(error.etype(), ErrorType::HTTPStatus(_))
+}
+
 /// Whether a failure over a pooled connection means that the peer had closed it before the request
 /// was there whole: then it cannot have acted on it, and may be asked again. An answer is none of these.
 pub fn was_stale(error: &Error) -> bool {

@@ -99,6 +99,7 @@ pub struct Exchange {
     first_byte_ms: Option<i64>,
     response_size: i64,
     body_begun: bool,
+    encoded: bool,
     meter: Option<Meter>,
     closed: bool,
 }

@@ -376,6 +376,7 @@ impl Draft {
             first_byte_ms: None,
             response_size: 0,
             body_begun: false,
+            encoded: false,
             meter: None,
             closed: false,
         }

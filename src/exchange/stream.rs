@@ -51,6 +51,7 @@ impl Exchange {
         strip_usage_chunk: bool,
     ) {
         self.status = status;
+        self.encoded = !matches!(content_encoding.trim(), "" | "identity");
         let elapsed = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
         self.first_byte_ms = Some(elapsed);
         let metered = self.is_metered() && (200..300).contains(&status);
@@ -63,6 +64,11 @@ impl Exchange {
                 strip_usage_chunk,
             })
         });
+    }
+
+    /// Whether the answer's bytes are in a content coding: nothing legible can be put between them.
+    pub fn answer_is_encoded(&self) -> bool {
+        self.encoded
     }
 
     /// A piece of the answer's body passes, in order. Must be called within a tokio runtime.

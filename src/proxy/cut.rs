@@ -18,6 +18,9 @@ const SURELY_WRITTEN: u32 = 6;
 /// The custom error that closes the upstream of a cut stream.
 const CUT: &str = "quota cut";
 
+/// The custom error that breaks a cut stream off without a word.
+const BROKEN: &str = "quota cut inside a content coding";
+
 /// Whether and how far a stream is cut.
 #[derive(Debug, Default)]
 pub struct Cutting {
@@ -29,9 +32,13 @@ impl Cutting {
         self.swallowed.is_some()
     }
 
-    /// Cuts: the event that goes out in the chunk's place.
-    pub fn cut(&mut self, exchange: &Exchange) -> Bytes {
+    /// Cuts: the event that goes out in the chunk's place. Inside a content coding it could not be
+    /// read, so there the answer breaks off, by the error.
+    pub fn cut(&mut self, exchange: &Exchange) -> Result<Bytes> {
         self.swallowed = Some(0);
+        if exchange.answer_is_encoded() {
+            return Error::e_explain(ErrorType::Custom(BROKEN), "the quota bears no more");
+        }
         let standing = exchange
             .grant
             .standings
@@ -49,13 +56,9 @@ impl Cutting {
             })),
             None => Refusal::Internal,
         };
-        Reply::new(
-            &refusal,
-            exchange.dialect,
-            &exchange.subject.request_id,
-            false,
-        )
-        .stream_event(exchange.dialect)
+        let id = &exchange.subject.request_id;
+        let reply = Reply::new(&refusal, exchange.dialect, id, false);
+        Ok(reply.stream_event(exchange.dialect))
     }
 
     /// Swallows one more chunk; an error once the event is surely written.

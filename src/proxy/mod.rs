@@ -405,7 +405,7 @@ impl ProxyHttp for Edge {
         match exchange.passes(&chunk, end_of_stream) {
             Verdict::Forward => {}
             Verdict::Replace(bytes) => *body = (!bytes.is_empty()).then_some(bytes),
-            Verdict::Cut => *body = Some(ctx.cutting.cut(exchange)),
+            Verdict::Cut => *body = Some(ctx.cutting.cut(exchange)?),
         }
         Ok(None)
     }

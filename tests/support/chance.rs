@@ -26,6 +26,11 @@ impl Chance {
         z ^ (z >> 31)
     }
 
+    /// Chance of its own for a task beside this one; which it is depends on the seed alone.
+    pub fn fork(&mut self) -> Self {
+        Chance(self.next())
+    }
+
     /// A number below `end`, which must not be zero.
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -18,7 +19,7 @@ use crate::store::{Settlement, Store, StoreError};
 #[derive(Debug)]
 pub struct Settler {
     sender: mpsc::UnboundedSender<Settlement>,
-    running: Mutex<HashMap<ReservationId, Instant>>,
+    running: Mutex<HashMap<ReservationId, Instant, RandomState>>,
     lease: Duration,
 }
 
@@ -34,7 +35,7 @@ impl Settler {
         let (sender, receiver) = mpsc::unbounded_channel();
         let settler = Settler {
             sender,
-            running: Mutex::new(HashMap::new()),
+            running: Mutex::new(HashMap::default()),
             lease,
         };
         (Arc::new(settler), SettlerQueue { receiver })

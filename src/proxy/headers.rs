@@ -48,8 +48,14 @@ pub fn to_upstream(
     dialect: Dialect,
     length: Option<usize>,
 ) -> Result<()> {
-    for name in NOT_FORWARDED {
-        head.remove_header(name);
+    let doomed: Vec<HeaderName> = head
+        .headers
+        .keys()
+        .filter(|name| NOT_FORWARDED.contains(&name.as_str()))
+        .cloned()
+        .collect();
+    for name in doomed {
+        head.remove_header(&name);
     }
     let config = &peer.config;
     let host = match (config.tls, config.port) {

@@ -96,6 +96,11 @@ impl Writer {
     fn next(&mut self) -> (Batch, Vec<Job>, bool) {
         let shared = self.shared.clone();
         let mut state = shared.state.lock();
+        if self.crowded && !state.closed {
+            // Asleep, not waiting on the condition: steps that come need no system call to wake us,
+            // and the threads that serve are not interrupted for each.
+            MutexGuard::unlocked(&mut state, || std::thread::sleep(GATHER_CROWD));
+        }
         loop {
             let due_at = self.settlements_due_at(&state);
             let now = Instant::now();
@@ -106,10 +111,6 @@ impl Writer {
                 Some(at) => drop(shared.work.wait_until(&mut state, at)),
                 None => shared.work.wait(&mut state),
             }
-        }
-        if self.crowded && !state.closed {
-            // Asleep, not waiting on the condition: steps that come need no system call to wake us.
-            MutexGuard::unlocked(&mut state, || std::thread::sleep(GATHER_CROWD));
         }
         // Locks are taken in order: the directory first. What is pending can only have grown.
         let directory = MutexGuard::unlocked(&mut state, || shared.directory.read());

@@ -225,7 +225,10 @@ async fn a_body_that_is_too_large_is_refused_before_it_is_asked_for() {
         .await;
     let key = rig.admin().key(0).await;
     let bearer = format!("Bearer {}", key.secret);
-    let headers = [("authorization", bearer.as_str()), ("expect", "100-continue")];
+    let headers = [
+        ("authorization", bearer.as_str()),
+        ("expect", "100-continue"),
+    ];
     let mut wire = rig.wire().await;
     wire.post_head(CHAT, &headers, MIB + 1).await;
     // No 100 comes before it.

@@ -125,7 +125,13 @@ async fn keys_that_may_not() {
     let admin = rig.admin();
     let code = |code| (BAD, Some(code));
     let denied = |code| (DENIED, Some(code));
-    let unknown = row(401, code("invalid_api_key"), AUTH, "UNAUTHENTICATED", "密钥不正确");
+    let unknown = row(
+        401,
+        code("invalid_api_key"),
+        AUTH,
+        "UNAUTHENTICATED",
+        "密钥不正确",
+    );
     check_all(&rig, "sk-proxy-nobody", unknown).await;
     let deleted = admin.key(0).await;
     admin.delete(&deleted, false).await;
@@ -135,15 +141,33 @@ async fn keys_that_may_not() {
     check_all(&rig, &gone.secret, unknown).await;
     let disabled = admin.key(0).await;
     admin.act(&disabled, "disable").await;
-    let row_disabled = row(403, denied("key_disabled"), DENIED, "PERMISSION_DENIED", "禁用");
+    let row_disabled = row(
+        403,
+        denied("key_disabled"),
+        DENIED,
+        "PERMISSION_DENIED",
+        "禁用",
+    );
     check_all(&rig, &disabled.secret, row_disabled).await;
     let ip = key_with(&rig, json!({"allowed_ips": ["10.0.0.0/8"]})).await;
-    let row_ip = row(403, denied("ip_not_allowed"), DENIED, "PERMISSION_DENIED", "地址");
+    let row_ip = row(
+        403,
+        denied("ip_not_allowed"),
+        DENIED,
+        "PERMISSION_DENIED",
+        "地址",
+    );
     check_all(&rig, &ip.secret, row_ip).await;
     let ip = key_with(&rig, json!({"denied_ips": ["127.0.0.0/8"]})).await;
     check_all(&rig, &ip.secret, row_ip).await;
     let model = key_with(&rig, json!({"allowed_models": ["other-*"]})).await;
-    let row_model = row(403, denied("model_not_allowed"), DENIED, "PERMISSION_DENIED", "模型");
+    let row_model = row(
+        403,
+        denied("model_not_allowed"),
+        DENIED,
+        "PERMISSION_DENIED",
+        "模型",
+    );
     check_all(&rig, &model.secret, row_model).await;
     assert_eq!(rig.fake().ledger().await.requests, 0);
     // A refused request moves the error count of a known key, and nothing else.
@@ -158,8 +182,20 @@ async fn keys_that_may_not() {
 async fn an_expired_key() {
     let rig = Rig::start().await;
     let key = rig.admin().key(0).await;
-    rig.admin().patch(&key, json!({"expires_at": "2020-01-01"})).await;
-    let expired = row(401, (BAD, Some("key_expired")), AUTH, "UNAUTHENTICATED", "已过期");
+    let soon = quota_proxy::time::UnixMs::now().plus_ms(1_000).to_rfc3339();
+    rig.admin().patch(&key, json!({"expires_at": soon})).await;
+    eventually(PATIENCE, || async {
+        let answer = rig.post(OPENAI, &key.secret, &chat("gpt-4o")).await;
+        that(answer.status().as_u16(), |&status| status == 401)
+    })
+    .await;
+    let expired = row(
+        401,
+        (BAD, Some("key_expired")),
+        AUTH,
+        "UNAUTHENTICATED",
+        "已过期",
+    );
     check_all(&rig, &key.secret, expired).await;
 }
 
@@ -175,12 +211,18 @@ async fn no_key_or_two() {
         let two = two.json(&body_of(path)).send().await.unwrap();
         assert_eq!(two.status(), 400, "{path}");
         let in_query = http.post(format!("{url}?key=b")).bearer_auth("a");
-        assert_eq!(in_query.json(&body_of(path)).send().await.unwrap().status(), 400);
+        assert_eq!(
+            in_query.json(&body_of(path)).send().await.unwrap().status(),
+            400
+        );
     }
     // The same key in each of its places is one key.
     let key = rig.admin().key(0).await.secret;
     let url = format!("{}{OPENAI}?key={key}&a=b", rig.url());
-    let same = http.post(url).bearer_auth(&key).header("x-goog-api-key", &key);
+    let same = http
+        .post(url)
+        .bearer_auth(&key)
+        .header("x-goog-api-key", &key);
     let same = same.json(&chat("gpt-4o")).send().await.unwrap();
     assert_eq!(same.status(), 200);
 }
@@ -191,7 +233,13 @@ async fn quotas_and_limits() {
                        "unlimited": {}, "basic": {"requests_per_minute": 100}});
     let rig = Rig::builder().set("tiers", tiers).start().await;
     let quota = ("insufficient_quota", Some("insufficient_quota"));
-    let used_up = row(429, quota, "rate_limit_error", "RESOURCE_EXHAUSTED", "额度不足");
+    let used_up = row(
+        429,
+        quota,
+        "rate_limit_error",
+        "RESOURCE_EXHAUSTED",
+        "额度不足",
+    );
     for limits in [
         json!({"request_limit": 1}),
         json!({"token_limit": 1}),
@@ -199,12 +247,14 @@ async fn quotas_and_limits() {
     ] {
         let key = key_with(&rig, limits.clone()).await;
         if limits.get("request_limit").is_some() {
-            assert_eq!(rig.post(OPENAI, &key.secret, &chat("gpt-4o")).await.status(), 200);
+            assert_eq!(
+                rig.post(OPENAI, &key.secret, &chat("gpt-4o"))
+                    .await
+                    .status(),
+                200
+            );
         }
         for path in DIALECTS {
-            if limits.get("usd_limit").is_some() {
-                continue;
-            }
             let (headers, shown) = check(&rig, &key.secret, path, &body_of(path), used_up).await;
             assert_eq!(headers["x-should-retry"], "false", "{limits} {path}");
             assert!(headers.get("retry-after").is_none(), "{limits} {path}");
@@ -214,20 +264,36 @@ async fn quotas_and_limits() {
     }
     let key = key_with(&rig, json!({"rate_limit_tier": "slow"})).await;
     for _ in 0..2 {
-        assert_eq!(rig.post(OPENAI, &key.secret, &chat("gpt-4o")).await.status(), 200);
+        assert_eq!(
+            rig.post(OPENAI, &key.secret, &chat("gpt-4o"))
+                .await
+                .status(),
+            200
+        );
     }
     let limited = ("rate_limit_error", Some("rate_limit_exceeded"));
-    let limited = row(429, limited, "rate_limit_error", "RESOURCE_EXHAUSTED", "速率限制");
+    let limited = row(
+        429,
+        limited,
+        "rate_limit_error",
+        "RESOURCE_EXHAUSTED",
+        "速率限制",
+    );
     for path in DIALECTS {
         let (headers, _) = check(&rig, &key.secret, path, &body_of(path), limited).await;
         let number = |name: &str| headers[name].to_str().unwrap().parse::<u64>().unwrap();
         assert!((1..=30).contains(&number("retry-after")), "{headers:?}");
-        assert!((1..=30_000).contains(&number("retry-after-ms")), "{headers:?}");
+        assert!(
+            (1..=30_000).contains(&number("retry-after-ms")),
+            "{headers:?}"
+        );
         assert!(headers.get("x-should-retry").is_none());
     }
     // One at a time: while a slow answer runs, the second is refused, and told to come back.
     let key = key_with(&rig, json!({"rate_limit_tier": "one"})).await;
-    let slow = rig.request(Method::POST, OPENAI, &key.secret).json(&chat("gpt-4o"));
+    let slow = rig
+        .request(Method::POST, OPENAI, &key.secret)
+        .json(&chat("gpt-4o"));
     let slow = tokio::spawn(slow.header("x-fake", "latency=2s").send());
     rig.fake().ledger_when(|ledger| ledger.requests == 4).await;
     let (headers, _) = check(&rig, &key.secret, OPENAI, &chat("gpt-4o"), limited).await;
@@ -237,18 +303,41 @@ async fn quotas_and_limits() {
 
 #[tokio::test]
 async fn bodies_paths_and_models_that_are_wrong() {
-    let rig = Rig::builder().set("edge.max_request_body", json!("1MiB")).start().await;
+    let rig = Rig::builder()
+        .set("edge.max_request_body", json!("1MiB"))
+        .start()
+        .await;
     let key = rig.admin().key(0).await.secret;
     let bad = row(400, (BAD, None), BAD, "INVALID_ARGUMENT", "请求无效");
     check(&rig, &key, OPENAI, &json!({"messages": []}), bad).await;
-    check(&rig, &key, OPENAI, &json!({"model": 7, "messages": []}), bad).await;
+    check(
+        &rig,
+        &key,
+        OPENAI,
+        &json!({"model": 7, "messages": []}),
+        bad,
+    )
+    .await;
     check(&rig, &key, OPENAI, &json!([1]), bad).await;
     check(&rig, &key, ANTHROPIC, &json!({"messages": []}), bad).await;
     check(&rig, &key, GEMINI, &json!("text"), bad).await;
-    let none = row(404, (BAD, Some("model_not_found")), "not_found_error", "NOT_FOUND", "模型");
+    let none = row(
+        404,
+        (BAD, Some("model_not_found")),
+        "not_found_error",
+        "NOT_FOUND",
+        "模型",
+    );
     let (_, shown) = check(&rig, &key, OPENAI, &chat("llama-3"), none).await;
     assert_eq!(shown["error"]["param"], "model");
-    check(&rig, &key, ANTHROPIC, &json!({"model": "x", "messages": []}), none).await;
+    check(
+        &rig,
+        &key,
+        ANTHROPIC,
+        &json!({"model": "x", "messages": []}),
+        none,
+    )
+    .await;
     // A model that another dialect serves: the answer names a path that would do.
     for (path, model, way) in [
         (OPENAI, "claude-sonnet-4-5", "/v1/messages"),
@@ -260,7 +349,13 @@ async fn bodies_paths_and_models_that_are_wrong() {
         let message = shown["error"]["message"].as_str().unwrap();
         assert!(message.contains(way), "{message}");
     }
-    let large = row(413, (BAD, None), "request_too_large", "INVALID_ARGUMENT", "请求体超过");
+    let large = row(
+        413,
+        (BAD, None),
+        "request_too_large",
+        "INVALID_ARGUMENT",
+        "请求体超过",
+    );
     for path in DIALECTS {
         let mut body = body_of(path);
         body["padding"] = json!("x".repeat(1 << 20));
@@ -284,7 +379,13 @@ async fn upstreams_that_fail() {
         .await;
     let key = rig.admin().key(1_000_000).await;
     let code = |code| ("api_error", Some(code));
-    let down = row(502, code("upstream_unavailable"), "api_error", "INTERNAL", "上游不可用");
+    let down = row(
+        502,
+        code("upstream_unavailable"),
+        "api_error",
+        "INTERNAL",
+        "上游不可用",
+    );
     check_all(&rig, &key.secret, down).await;
     let mut config = rig.config();
     for pool in 0..3 {
@@ -294,7 +395,13 @@ async fn upstreams_that_fail() {
     rig.write_config(&config);
     rig.process().signal("HUP");
     let too_slow = code("upstream_timeout");
-    let late = row(504, too_slow, "api_error", "DEADLINE_EXCEEDED", "未在规定时间");
+    let late = row(
+        504,
+        too_slow,
+        "api_error",
+        "DEADLINE_EXCEEDED",
+        "未在规定时间",
+    );
     eventually(PATIENCE, || async {
         let answer = rig.post(OPENAI, &key.secret, &chat("gpt-4o")).await;
         that(answer.status().as_u16(), |&status| status == 504)
@@ -302,6 +409,12 @@ async fn upstreams_that_fail() {
     .await;
     check_all(&rig, &key.secret, late).await;
     let shown = rig.admin().show(&key).await;
-    assert_eq!((&shown["request_count"], &shown["token_used"]), (&json!(0), &json!(0)));
-    assert_eq!(shown["token_remaining"], 1_000_000, "everything was given back");
+    assert_eq!(
+        (&shown["request_count"], &shown["token_used"]),
+        (&json!(0), &json!(0))
+    );
+    assert_eq!(
+        shown["token_remaining"], 1_000_000,
+        "everything was given back"
+    );
 }

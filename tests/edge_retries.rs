@@ -21,7 +21,8 @@ const SIZES: [usize; 4] = [1_000, 65_537, 300_000, 3_000_000];
 /// A chat request of about `size` bytes, its model at the end.
 fn body_of(size: usize) -> Vec<u8> {
     let text = "0123456789abcdef".repeat(size / 16);
-    format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}],"model":"gpt-4o"}}"#).into_bytes()
+    format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}],"model":"gpt-4o"}}"#)
+        .into_bytes()
 }
 
 /// Sends the body over HTTP/1.1 with a length, chunked, and over HTTP/2 with and without a length.
@@ -120,7 +121,10 @@ async fn after_a_stale_pooled_connection() {
     let manner = Manner::HangUpOnSecond(json_answer("200 OK", "", &answer));
     let upstream = Upstream::start(manner).await;
     let rig = Rig::builder()
-        .set("pools.2.peers", json!([{"url": upstream.url(), "credential": "x"}]))
+        .set(
+            "pools.2.peers",
+            json!([{"url": upstream.url(), "credential": "x"}]),
+        )
         .start()
         .await;
     let key = rig.admin().key(0).await;
@@ -157,18 +161,27 @@ async fn a_peer_that_refuses_is_asked_once_also_over_a_pooled_connection() {
         assert_eq!(status, 200);
         rig.fakes()[1].forget().await;
         let (status, _) = send(&rig, &key, &body_of(100), 0, wish).await;
-        assert_eq!(status, if wish == "status=429" { 429 } else { 502 }, "{wish}");
+        assert_eq!(
+            status,
+            if wish == "status=429" { 429 } else { 502 },
+            "{wish}"
+        );
         assert_eq!(rig.fakes()[1].ledger().await.requests, 1, "{wish}");
         assert_eq!(rig.fakes()[0].ledger().await.requests, 1, "{wish}");
         let shown = rig.admin().show(&key).await;
-        assert_eq!(shown["request_count"], 1, "a refused request counts nothing");
+        assert_eq!(
+            shown["request_count"], 1,
+            "a refused request counts nothing"
+        );
     }
 }
 
 /// `retry.attempts` bounds the peers tried, and the client hears of the last one.
 #[tokio::test]
 async fn attempts_are_bounded() {
-    let fakes: Vec<_> = (0..4).map(|n| json!({"url": format!("{{fake{n}}}")})).collect();
+    let fakes: Vec<_> = (0..4)
+        .map(|n| json!({"url": format!("{{fake{n}}}")}))
+        .collect();
     let mut builder = Rig::builder()
         .set("pools.2.peers", json!(fakes))
         .set("pools.2.retry", json!({"attempts": 3, "on": ["5xx"]}));

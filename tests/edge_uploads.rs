@@ -16,7 +16,8 @@ const FORM: &str = "multipart/form-data; boundary=XboundaryX";
 
 /// A form with a file of `size` bytes, and the model before or behind it.
 fn form(size: usize, model_first: bool) -> Vec<u8> {
-    let model = "--XboundaryX\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n";
+    let model =
+        "--XboundaryX\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nwhisper-1\r\n";
     let file = "--XboundaryX\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.mp3\"\r\n\
                 content-type: audio/mpeg\r\n\r\n";
     let sound: Vec<u8> = (0..size).map(|i| (i * 31 % 251) as u8).collect();
@@ -64,7 +65,10 @@ async fn send(rig: &Rig, key: &str, path: &str, kind: &str, body: &[u8], way: Wa
         Way::H2 => {
             let pieces: Vec<_> = body.chunks(9_001).map(Bytes::copy_from_slice).collect();
             let body = stream::iter(pieces.into_iter().map(Ok::<_, String>));
-            let request = rig.h2().post(format!("{}{path}", rig.url())).bearer_auth(key);
+            let request = rig
+                .h2()
+                .post(format!("{}{path}", rig.url()))
+                .bearer_auth(key);
             let request = request.header("content-type", kind);
             let answer = request.body(reqwest::Body::wrap_stream(body)).send();
             let answer = answer.await.unwrap();
@@ -126,7 +130,15 @@ async fn a_body_of_no_bytes_is_none() {
     let rig = Rig::start().await;
     let key = rig.admin().key(0).await;
     for (turn, way) in [Way::Length, Way::Chunked, Way::H2].into_iter().enumerate() {
-        let answer = send(&rig, &key.secret, "/_fake/echo", "application/json", b"", way).await;
+        let answer = send(
+            &rig,
+            &key.secret,
+            "/_fake/echo",
+            "application/json",
+            b"",
+            way,
+        )
+        .await;
         assert_eq!(answer.status, 200, "{way:?}: {}", answer.text());
         let seen = rig.fake().last_ended(turn as u64 + 1).await;
         assert_eq!(seen.body_bytes, 0);
@@ -149,7 +161,10 @@ async fn an_upload_above_its_limit_is_refused_and_the_refusal_is_readable() {
         let answer = send(&rig, &key.secret, TRANSCRIPTIONS, FORM, &body, way).await;
         assert_eq!(answer.status, 413, "{way:?}: {}", answer.text());
         let message = answer.json()["error"]["message"].to_string();
-        assert!(message.contains(&(2 << 20).to_string()), "{way:?}: {message}");
+        assert!(
+            message.contains(&(2 << 20).to_string()),
+            "{way:?}: {message}"
+        );
     }
     assert_eq!(rig.admin().show(&key).await["request_count"], 0);
 }
@@ -187,9 +202,23 @@ async fn json_paths_read_json_whatever_the_content_type() {
                       "rate_limit_tier": "unlimited"});
     let key = rig.admin().create(body).await;
     let forbidden = chat("gpt-5").to_string();
-    for kind in ["application/json", FORM, "text/plain", "Application/JSON; charset=utf-8", ""] {
+    for kind in [
+        "application/json",
+        FORM,
+        "text/plain",
+        "Application/JSON; charset=utf-8",
+        "",
+    ] {
         let path = "/v1/chat/completions";
-        let answer = send(&rig, &key.secret, path, kind, forbidden.as_bytes(), Way::Length).await;
+        let answer = send(
+            &rig,
+            &key.secret,
+            path,
+            kind,
+            forbidden.as_bytes(),
+            Way::Length,
+        )
+        .await;
         assert_eq!(answer.status, 403, "{kind}: {}", answer.text());
     }
     // Images and speech take JSON too; their model is read there.
@@ -200,7 +229,15 @@ async fn json_paths_read_json_whatever_the_content_type() {
         assert_eq!(answer.status, 403, "{path}: {}", answer.text());
     }
     let hidden = form(200_000, false);
-    let answer = send(&rig, &key.secret, TRANSCRIPTIONS, FORM, &hidden, Way::Length).await;
+    let answer = send(
+        &rig,
+        &key.secret,
+        TRANSCRIPTIONS,
+        FORM,
+        &hidden,
+        Way::Length,
+    )
+    .await;
     assert_eq!(answer.status, 400, "{}", answer.text());
     assert_eq!(rig.fake().ledger().await.requests, 0);
 }
@@ -208,7 +245,15 @@ async fn json_paths_read_json_whatever_the_content_type() {
 /// The body that an upstream gets for one that was sent.
 async fn passed(upstream: &Upstream, rig: &Rig, key: &str, path: &str, body: &str) -> String {
     let before = upstream.seen().len();
-    let answer = send(rig, key, path, "application/json", body.as_bytes(), Way::Length).await;
+    let answer = send(
+        rig,
+        key,
+        path,
+        "application/json",
+        body.as_bytes(),
+        Way::Length,
+    )
+    .await;
     assert_eq!(answer.status, 200, "{body}: {}", answer.text());
     let seen = upstream.seen();
     assert_eq!(seen.len(), before + 1);
@@ -221,7 +266,10 @@ async fn splices_change_their_bytes_and_no_others() {
     let answer = json!({"object": "chat.completion", "choices": [], "usage": usage});
     let upstream = Upstream::start(Manner::Answer(json_answer("200 OK", "", &answer))).await;
     let rig = Rig::builder()
-        .set("pools.2.peers", json!([{"url": upstream.url(), "credential": "x"}]))
+        .set(
+            "pools.2.peers",
+            json!([{"url": upstream.url(), "credential": "x"}]),
+        )
         .set("pools.2.aliases", json!({"fast": "gpt-4o-mini-2024"}))
         .start()
         .await;
@@ -237,8 +285,14 @@ async fn splices_change_their_bytes_and_no_others() {
     assert_eq!(passed(&upstream, &rig, &key, chat, &alias).await, expected);
 
     for (sent, got) in [
-        (r#""stream":true}"#, r#""stream_options":{"include_usage":true}"#),
-        (r#""stream":true,"stream_options":{"include_usage": false }}"#, r#"{"include_usage": true }"#),
+        (
+            r#""stream":true}"#,
+            r#""stream_options":{"include_usage":true}"#,
+        ),
+        (
+            r#""stream":true,"stream_options":{"include_usage": false }}"#,
+            r#"{"include_usage": true }"#,
+        ),
         (r#""stream":true,"stream_options":{"a":[1]}}"#, r#""a":[1]"#),
     ] {
         let head = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"  hi "}],"#;
@@ -246,7 +300,10 @@ async fn splices_change_their_bytes_and_no_others() {
         let seen = passed(&upstream, &rig, &key, chat, &body).await;
         let read: serde_json::Value = serde_json::from_str(&seen).unwrap();
         assert_eq!(read["stream_options"]["include_usage"], true, "{seen}");
-        assert!(seen.contains(got) && seen.contains("\"content\":\"  hi \""), "{seen}");
+        assert!(
+            seen.contains(got) && seen.contains("\"content\":\"  hi \""),
+            "{seen}"
+        );
         // Taking the addition out again gives what was sent.
         let mut read = read;
         let mut original: serde_json::Value = serde_json::from_str(&body).unwrap();
@@ -254,7 +311,8 @@ async fn splices_change_their_bytes_and_no_others() {
         original.as_object_mut().unwrap().remove("stream_options");
         assert_eq!(read, original);
     }
-    let asked = r#"{"model":"gpt-4o","stream":true,"stream_options":{"include_usage":true},"messages":[]}"#;
+    let asked =
+        r#"{"model":"gpt-4o","stream":true,"stream_options":{"include_usage":true},"messages":[]}"#;
     assert_eq!(passed(&upstream, &rig, &key, chat, asked).await, asked);
 }
 
@@ -263,7 +321,10 @@ async fn a_clamped_bound_replaces_the_clients_own_and_nothing_else() {
     let answer = json!({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}});
     let upstream = Upstream::start(Manner::Answer(json_answer("200 OK", "", &answer))).await;
     let rig = Rig::builder()
-        .set("pools.2.peers", json!([{"url": upstream.url(), "credential": "x"}]))
+        .set(
+            "pools.2.peers",
+            json!([{"url": upstream.url(), "credential": "x"}]),
+        )
         .start()
         .await;
     let key = rig.admin().key(500).await.secret;
@@ -280,7 +341,10 @@ async fn a_clamped_bound_replaces_the_clients_own_and_nothing_else() {
     let read: serde_json::Value = serde_json::from_str(&seen).unwrap();
     let bound = read["max_completion_tokens"].as_i64().unwrap();
     assert!((1..=125).contains(&bound), "{seen}");
-    assert!(seen.contains(r#""messages":[{"role":"user","content":"hi"}],"n":4"#), "{seen}");
+    assert!(
+        seen.contains(r#""messages":[{"role":"user","content":"hi"}],"n":4"#),
+        "{seen}"
+    );
 }
 
 /// A slow upload is not held: its first bytes reach the upstream before its last are sent.
@@ -308,6 +372,8 @@ async fn an_upload_is_streamed() {
     client.send(&body[200_000..]).await;
     let (_, seen) = server.request().await.unwrap();
     assert_eq!(sha256(&seen), sha256(&body));
-    server.send(json_answer("200 OK", "", &json!({"text": "a"}))).await;
+    server
+        .send(json_answer("200 OK", "", &json!({"text": "a"})))
+        .await;
     assert_eq!(client.answer().await.status, 200);
 }

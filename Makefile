@@ -41,6 +41,7 @@ test-tools:
 	 command -v python3 >/dev/null || missing="$$missing python3"; \
 	 python3 -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
 	 command -v npm >/dev/null || missing="$$missing nodejs npm"; \
+	 [ -x /usr/sbin/nginx ] || missing="$$missing nginx-light"; \
 	 command -v sqlite3 >/dev/null || missing="$$missing sqlite3"; \
 	 [ -z "$$missing" ] || { echo "installing$$missing"; $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq $$missing; }
 

@@ -28,7 +28,7 @@ enum Command {
         config: PathBuf,
     },
     /// Run a fake OpenAI-, Anthropic- and Gemini-compatible LLM
-    FakeUpstream(fake_upstream::Options),
+    FakeUpstream(Box<fake_upstream::Options>),
     /// Try it: fake LLM, proxy and a ready key, nothing to configure
     Demo(demo::Options),
     /// Work on price files
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Serve(options) => serve::run(&options, &mut err),
         Command::Check { config } => return report(&mut out, check::check(&config)),
-        Command::FakeUpstream(options) => serve::block_on(fake_upstream::run(options, &mut out)),
+        Command::FakeUpstream(options) => serve::block_on(fake_upstream::run(*options, &mut out)),
         Command::Demo(options) => demo::run(&options, &mut out),
         Command::Prices(Prices::Import { file, output }) => {
             import_prices(&file, output.as_deref(), &mut out, &mut err)

@@ -162,7 +162,8 @@ async fn read_body(
             &facts.content_type,
             facts.expects_continue,
         )
-        .await?;
+        .await
+        .map_err(|refusal| broken_off(session, refusal))?;
         *body = peeked.body;
         let whole = match body {
             Body::Held(bytes) => Some(bytes.clone()),
@@ -185,7 +186,9 @@ async fn read_body(
             param: None,
         });
     }
-    let whole = body::read_whole(session, &bounds, share, facts.expects_continue).await?;
+    let whole = body::read_whole(session, &bounds, share, facts.expects_continue)
+        .await
+        .map_err(|refusal| broken_off(session, refusal))?;
     let request = read_request(facts.endpoint, &facts.path, &whole.bytes).map_err(|fault| {
         Refusal::BadRequest {
             message: fault.message,
@@ -199,6 +202,13 @@ async fn read_body(
         whole: Some(whole.bytes),
         replays: whole.replays,
     })
+}
+
+/// Where a body broke off is unknown, and so where a next request would begin: the connection ends.
+/// Pingora would keep it after a malformed chunk, which it counts as the body's end.
+fn broken_off(session: &mut Session, refusal: Refusal) -> Refusal {
+    session.set_keepalive(None);
+    refusal
 }
 
 /// The three edits of SPEC section 3, step 2; true where `include_usage` was put in.

@@ -30,6 +30,7 @@ pub mod admin;
 pub mod books;
 pub mod chance;
 pub mod fake;
+pub mod nginx;
 pub mod process;
 pub mod rig;
 pub mod upstream;

@@ -1,0 +1,79 @@
+//! nginx between the proxy and a fake: another reader of our framing.
+
+use std::process::{Child, Command, Stdio};
+
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::wait::{PATIENCE, eventually};
+
+/// Where Debian puts it; not every `PATH` has it.
+const BINARY: &str = "/usr/sbin/nginx";
+
+/// A running nginx. Killed when dropped.
+#[derive(Debug)]
+pub struct Nginx {
+    pub url: String,
+    folder: tempfile::TempDir,
+    child: Child,
+    /// Keeps the port ours; nginx listens beside it.
+    _port: TcpSocket,
+}
+
+impl Nginx {
+    /// Starts an nginx that reads each request whole and passes it to `upstream`.
+    ///
+    /// # Panics
+    /// It is not installed (`make test-tools` does that), or does not start.
+    pub async fn start(upstream: &str) -> Self {
+        let port = TcpSocket::new_v4().unwrap();
+        port.set_reuseport(true).unwrap();
+        port.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = port.local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let config = format!(
+            "daemon off; master_process off; pid nginx.pid; error_log error.log;
+             events {{}}
+             http {{
+                 log_format line '$status $request_method $request_uri';
+                 access_log access.log line;
+                 client_body_temp_path body; proxy_temp_path proxy;
+                 fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+                 client_max_body_size 0;
+                 server {{
+                     listen {address} reuseport;
+                     keepalive_requests 100000;
+                     location / {{ proxy_pass {upstream}; proxy_http_version 1.1; }}
+                 }}
+             }}"
+        );
+        std::fs::write(folder.path().join("nginx.conf"), config).unwrap();
+        let mut command = Command::new(BINARY);
+        command.arg("-p").arg(folder.path()).arg("-e").arg("stderr");
+        command.args(["-c", "nginx.conf"]).stdin(Stdio::null());
+        let child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| panic!("{BINARY}: {e}; these tests need nginx (make test-tools)"));
+        eventually(PATIENCE, || TcpStream::connect(address)).await;
+        Nginx {
+            url: format!("http://{address}"),
+            folder,
+            child,
+            _port: port,
+        }
+    }
+
+    /// The lines of its access log: status, method and target of every request it saw.
+    pub fn lines(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.folder.path().join("access.log"));
+        log.unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        self.child.kill().unwrap_or_default();
+        self.child.wait().ok();
+    }
+}

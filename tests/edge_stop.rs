@@ -60,15 +60,13 @@ async fn streams(rig: &Rig, key: &Key, count: usize, wish: &str) -> Streams {
 
 /// Once the process has heard the signal nobody can connect any more.
 async fn refuses_connections(process: &Process) {
-    for address in [process.edge] {
-        eventually(PATIENCE, || async {
-            match TcpStream::connect(address).await {
-                Err(_) => Ok(()),
-                Ok(_) => Err("still listening"),
-            }
-        })
-        .await;
-    }
+    eventually(PATIENCE, || async {
+        match TcpStream::connect(process.edge).await {
+            Err(_) => Ok(()),
+            Ok(_) => Err("still listening"),
+        }
+    })
+    .await;
 }
 
 /// The end came well: exit code 0, no panic, and books without a hold in which the events add up.
@@ -188,4 +186,13 @@ async fn an_idle_process_ends_at_once() {
         "{:?}",
         since.elapsed()
     );
+}
+
+#[tokio::test]
+async fn a_signal_right_after_the_start_is_heard() {
+    for signal in ["TERM", "INT", "TERM", "INT"] {
+        let mut rig = Rig::start().await;
+        rig.process().signal(signal);
+        ended_well(&mut rig, 0).await;
+    }
 }

@@ -241,6 +241,7 @@ impl Prepared {
             admin,
             parts,
         } = self;
+        signals.listen()?;
         for bound in &edge {
             writeln!(out, "listening on http://{} (edge)", bound.addr())?;
         }

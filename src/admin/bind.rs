@@ -53,11 +53,22 @@ pub fn bind(addr: SocketAddr) -> io::Result<Bound> {
 pub struct WithSockets<S> {
     service: S,
     sockets: Vec<Bound>,
+    until: Option<ShutdownWatch>,
 }
 
 impl<S: Service> WithSockets<S> {
     pub fn new(service: S, sockets: Vec<Bound>) -> Self {
-        WithSockets { service, sockets }
+        WithSockets {
+            service,
+            sockets,
+            until: None,
+        }
+    }
+
+    /// Serves until `end` says so, instead of until the server begins to drain.
+    pub fn until(mut self, end: ShutdownWatch) -> Self {
+        self.until = Some(end);
+        self
     }
 }
 
@@ -79,6 +90,7 @@ impl<S: Service> Service for WithSockets<S> {
                 }
             }
         }
+        let shutdown = self.until.take().unwrap_or(shutdown);
         self.service
             .start_service(fds, shutdown, listeners_per_fd)
             .await;

@@ -34,6 +34,16 @@ pub struct Closed {
     pub attempts: usize,
 }
 
+/// An exchange that has ended, and its settlement, which is due: dropped before it is settled, it
+/// leaves that to the settler.
+#[derive(Debug)]
+pub struct Ended {
+    pub exchange: Exchange,
+    /// `None` once it is with the books or with the settler.
+    due: Option<Settlement>,
+    capped: bool,
+}
+
 /// Usage as charged, and how sure it is.
 struct Reckoned {
     usage: Usage,
@@ -52,10 +62,24 @@ impl Exchange {
         })
     }
 
-    /// What to book for this end. Marks the exchange closed: `Drop` will not settle again.
-    pub fn settlement(&mut self, end: End, error: Option<(&str, &str)>) -> (Settlement, bool) {
+    /// The client left, however the exchange ends: its event will say so.
+    pub fn client_left(&mut self) {
+        self.client_left = true;
+    }
+
+    /// Ends the exchange and reckons what to book for it. `error` is a code and its words.
+    pub fn ended(mut self, end: End, error: Option<(&str, &str)>) -> Ended {
+        let (settlement, capped) = self.settlement(end, error);
+        Ended {
+            exchange: self,
+            due: Some(settlement),
+            capped,
+        }
+    }
+
+    /// Marks the exchange closed: `Drop` will not settle again.
+    fn settlement(&mut self, end: End, error: Option<(&str, &str)>) -> (Settlement, bool) {
         self.closed = true;
-        self.desk.settler.ended(self.grant.id);
         let reckoned = self.reckon(end);
         let charge = self.charge(end, &reckoned);
         let event = self.event(end, error, &reckoned, charge);
@@ -67,32 +91,6 @@ impl Exchange {
             },
             reckoned.capped,
         )
-    }
-
-    /// Settles now; hands over to the settler where the store does not answer. Cancel safe: the
-    /// settlement is either done or queued, or the lease resolves it.
-    pub async fn settle(&self, settlement: Settlement, capped: bool) -> Closed {
-        let event = settlement.event.clone();
-        let settled = match self.desk.store.settle(settlement.clone()).await {
-            Ok(settled) => Some(settled),
-            Err(StoreError::Unavailable(_)) => {
-                self.desk.settler.hand_over(settlement);
-                None
-            }
-            Err(fault) => {
-                log::error!(
-                    "exchange {} could not be settled: {fault}",
-                    self.subject.request_id
-                );
-                None
-            }
-        };
-        Closed {
-            event,
-            settled,
-            capped,
-            attempts: self.attempts(),
-        }
     }
 
     fn answered_well(&self) -> bool {
@@ -210,7 +208,7 @@ impl Exchange {
         event.total_tokens = charged.tokens;
         event.total_cost_nano = charged.nano_usd;
         event.estimated = reckoned.estimated;
-        event.client_disconnected = end == End::ClientGone;
+        event.client_disconnected = end == End::ClientGone || self.client_left;
         event.is_error = error.is_some() || (charge == Charge::Void && end != End::ClientGone);
         event.error_code = error.map(|(code, _)| code.to_owned());
         event.error_message = error.map(|(_, message)| message.to_owned());
@@ -232,18 +230,55 @@ impl Exchange {
     }
 }
 
+impl Ended {
+    /// Settles now; hands over to the settler where the store does not answer. `None` where that was
+    /// done before. Cancel safe: what is not settled then is handed over on drop, and settling is
+    /// idempotent.
+    pub async fn settle(&mut self) -> Option<Closed> {
+        let settlement = self.due.clone()?;
+        let desk = &self.exchange.desk;
+        let event = settlement.event.clone();
+        let settled = match desk.store.settle(settlement).await {
+            Ok(settled) => Some(settled),
+            // Left due: it is handed over below.
+            Err(StoreError::Unavailable(_)) => None,
+            Err(fault) => {
+                let id = &self.exchange.subject.request_id;
+                log::error!("exchange {id} could not be settled: {fault}");
+                self.due = None;
+                None
+            }
+        };
+        match (settled, self.due.take()) {
+            (None, Some(due)) => desk.settler.hand_over(due),
+            _ => desk.settler.ended(self.exchange.grant.id),
+        }
+        Some(Closed {
+            event,
+            settled,
+            capped: self.capped,
+            attempts: self.exchange.attempts(),
+        })
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if let Some(due) = self.due.take() {
+            self.exchange.desk.settler.hand_over(due);
+        }
+    }
+}
+
 impl Drop for Exchange {
     fn drop(&mut self) {
         if let Some(last) = self.tried.last() {
             last.health.end();
         }
         if !self.closed {
-            let desk = std::sync::Arc::clone(&self.desk);
-            let (settlement, _) = self.settlement(
-                End::Dropped,
-                Some(("INTERNAL_ERROR", "dropped before its end")),
-            );
-            desk.settler.hand_over(settlement);
+            let error = Some(("INTERNAL_ERROR", "dropped before its end"));
+            let (settlement, _) = self.settlement(End::Dropped, error);
+            self.desk.settler.hand_over(settlement);
         }
     }
 }

@@ -30,7 +30,7 @@ use crate::quota::{Grant, ScopeClaim, Subject};
 use crate::store::{GroupRecord, Store};
 use crate::upstream::{Peer, Pools, Route};
 
-pub use close::{Closed, End};
+pub use close::{Closed, End, Ended};
 pub use open::{CallerFacts, OpenRequest, RefusedFacts};
 pub use refusal::Refusal;
 pub use settler::{Settler, SettlerQueue};
@@ -100,6 +100,7 @@ pub struct Exchange {
     response_size: i64,
     body_begun: bool,
     encoded: bool,
+    client_left: bool,
     meter: Option<Meter>,
     closed: bool,
 }

@@ -377,6 +377,7 @@ impl Draft {
             response_size: 0,
             body_begun: false,
             encoded: false,
+            client_left: false,
             meter: None,
             closed: false,
         }

@@ -26,6 +26,7 @@ pub struct Settler {
 /// The receiving half, for the task that works the queue off.
 #[derive(Debug)]
 pub struct SettlerQueue {
+    settler: Arc<Settler>,
     receiver: mpsc::UnboundedReceiver<Settlement>,
 }
 
@@ -38,19 +39,25 @@ impl Settler {
             running: Mutex::new(HashMap::default()),
             lease,
         };
-        (Arc::new(settler), SettlerQueue { receiver })
+        let settler = Arc::new(settler);
+        let queue = SettlerQueue {
+            settler: Arc::clone(&settler),
+            receiver,
+        };
+        (settler, queue)
     }
 
-    /// A reservation begins to run: its lease is renewed until `ended`.
+    /// A reservation begins to run: its lease is renewed until it is settled or given up.
     pub fn began(&self, id: ReservationId) {
         self.running.lock().insert(id, Instant::now());
     }
 
+    /// A reservation is settled, or left to its lease.
     pub fn ended(&self, id: ReservationId) {
         self.running.lock().remove(&id);
     }
 
-    /// Exchanges that run now.
+    /// Exchanges that run now or wait for their settlement.
     pub fn running(&self) -> usize {
         self.running.lock().len()
     }
@@ -108,13 +115,16 @@ impl SettlerQueue {
     /// Settles what arrives, one after the other, until the process ends.
     pub async fn work(&mut self, store: &dyn Store) {
         while let Some(settlement) = self.receiver.recv().await {
+            let id = settlement.id;
             settle_surely(store, settlement).await;
+            self.settler.ended(id);
         }
     }
 
     /// Settles what is still queued, for a process that ends: one try each.
     pub async fn drain(&mut self, store: &dyn Store) {
         while let Ok(settlement) = self.receiver.try_recv() {
+            self.settler.ended(settlement.id);
             if let Err(fault) = store.settle(settlement).await {
                 log::error!("a settlement is left to its lease: {fault}");
             }

@@ -176,24 +176,28 @@ impl Edge {
             .map(|(_, code)| code)
             .or((end == End::Cut).then_some("QUOTA_EXCEEDED"));
         let error = code.map(|code| (code, e.map_or("", |e| e.etype().as_str())));
+        // One whose answer was drained ended well, and yet nobody was there to read it.
+        if ctx.client_gone.load(Ordering::Acquire) {
+            exchange.client_left();
+        }
         let must_count = exchange.must_count_text();
-        let ((mut settlement, capped), exchange) = if must_count {
+        let mut ended = if must_count {
             let error = error.map(|(code, text)| (code, text.to_owned()));
             let counted = tokio::task::spawn_blocking(move || {
                 let error = error.as_ref().map(|(code, text)| (*code, text.as_str()));
-                (exchange.settlement(end, error), exchange)
+                exchange.ended(end, error)
             });
             // A panic in there dropped the exchange, and its drop has settled it.
             let Ok(counted) = counted.await else { return };
             counted
         } else {
-            (exchange.settlement(end, error), exchange)
+            exchange.ended(end, error)
         };
-        // One whose answer was drained ended well, and yet nobody was there to read it.
-        settlement.event.client_disconnected |= ctx.client_gone.load(Ordering::Acquire);
-        let closed = exchange.settle(settlement, capped).await;
+        let closed = ended.settle().await;
         self.metrics.exchange_ended();
-        self.emit(&exchange, closed, status, code, ctx);
+        if let Some(closed) = closed {
+            self.emit(&ended.exchange, closed, status, code, ctx);
+        }
     }
 
     fn end_of(&self, exchange: &Exchange, e: Option<&Error>, ctx: &Ctx) -> End {

@@ -241,6 +241,7 @@ impl Prepared {
             admin,
             parts,
         } = self;
+        signals.listen()?;
         for bound in &edge {
             writeln!(out, "listening on http://{} (edge)", bound.addr())?;
         }
@@ -288,7 +289,8 @@ impl Prepared {
             service,
             edge.into_iter().chain(tls).collect(),
         ));
-        server.add_service(admin::listen::service(admin::router(parts.admin), admin));
+        let admin = admin::listen::service(admin::router(parts.admin), admin);
+        server.add_service(admin.until(closing.admin_end()));
         server.add_service(parts.books.service());
         closing.watch(server.watch_execution_phase());
         server.run(RunArgs {

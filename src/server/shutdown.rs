@@ -1,11 +1,10 @@
 //! The end: streams finish within the grace period, then the books are closed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pingora::server::ExecutionPhase;
-use tokio::sync::{Mutex, broadcast};
+use pingora::server::{ExecutionPhase, ShutdownWatch};
+use tokio::sync::{Mutex, broadcast, watch};
 
 use crate::exchange::{Settler, SettlerQueue};
 use crate::proxy::Active;
@@ -16,6 +15,10 @@ use crate::telemetry::access_log::AccessLog;
 /// accepted a moment ago is not overlooked.
 const IDLE: Duration = Duration::from_millis(300);
 
+/// Longest wait for what was cut to be settled. The store is not waited for beyond it: a lease is the
+/// last resort.
+const LAST_SETTLEMENTS: Duration = Duration::from_secs(5);
+
 /// Closes the books, once.
 pub struct Closing {
     store: Arc<dyn Store>,
@@ -23,7 +26,9 @@ pub struct Closing {
     access_log: Option<Arc<AccessLog>>,
     settler: Arc<Settler>,
     active: Active,
-    closed: AtomicBool,
+    /// The admin port serves until the books are closed.
+    admin_ends: watch::Sender<bool>,
+    closed: parking_lot::Mutex<bool>,
 }
 
 impl Closing {
@@ -39,12 +44,19 @@ impl Closing {
             access_log,
             settler,
             active: Active::default(),
-            closed: AtomicBool::new(false),
+            admin_ends: watch::Sender::new(false),
+            closed: parking_lot::Mutex::new(false),
         }
     }
 
     pub fn active(&self) -> Active {
         self.active.clone()
+    }
+
+    /// Tells the admin service to stop, at the very end: health and metrics are asked above all of a
+    /// process that drains.
+    pub fn admin_end(&self) -> ShutdownWatch {
+        self.admin_ends.subscribe()
     }
 
     /// Ends the process early when nothing runs any more: Pingora would sleep its grace period out.
@@ -77,11 +89,13 @@ impl Closing {
         }
     }
 
-    /// Books what is queued, writes everything out. Later calls do nothing.
+    /// Books what was cut, writes everything out. A second call waits for the first and does nothing.
     pub fn close(&self) {
-        if self.closed.swap(true, Ordering::AcqRel) {
+        let mut closed = self.closed.lock();
+        if std::mem::replace(&mut *closed, true) {
             return;
         }
+        self.admin_ends.send_replace(true);
         let runtime = match tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -95,14 +109,23 @@ impl Closing {
             }
         };
         runtime.block_on(async {
-            // While the service still works the queue off, there is nothing left for us to do.
-            if let Ok(mut queue) = self.queue.try_lock() {
-                queue.drain(&*self.store).await;
-            }
+            self.settle_what_is_left().await;
             self.store.close().await;
         });
         if let Some(access_log) = &self.access_log {
             access_log.close();
+        }
+    }
+
+    /// Exchanges that were cut hand their settlements over while their threads still end.
+    async fn settle_what_is_left(&self) {
+        let deadline = Instant::now() + LAST_SETTLEMENTS;
+        while self.settler.running() > 0 && Instant::now() < deadline {
+            // Where the service still has the queue, it works it off itself.
+            if let Ok(mut queue) = self.queue.try_lock() {
+                queue.drain(&*self.store).await;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Signals: SIGTERM ends gracefully, SIGINT at once, SIGHUP reloads, SIGUSR2 reopens files.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -22,6 +24,17 @@ pub struct Signals {
     admin_config: Arc<ArcSwap<Config>>,
     access_log: Option<Arc<AccessLog>>,
     source: Option<PathBuf>,
+    heard: Mutex<Heard>,
+}
+
+/// Listeners that are set up. What arrives before they are asked waits in them.
+#[derive(Default)]
+struct Heard {
+    terminate: Option<Signal>,
+    interrupt: Option<Signal>,
+    quit: Option<Signal>,
+    hangup: Option<Signal>,
+    reopen: Option<Signal>,
 }
 
 impl Signals {
@@ -38,7 +51,29 @@ impl Signals {
             admin_config,
             access_log,
             source,
+            heard: Mutex::default(),
         }
+    }
+
+    /// Sets the listeners up. From here on no signal ends the process by itself, so it comes before
+    /// anyone is told that the process is there.
+    ///
+    /// # Errors
+    /// What the operating system says to the pipe that signals come through.
+    pub fn listen(&self) -> io::Result<()> {
+        // Registering needs a runtime, hearing does not need the same one.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let _context = runtime.enter();
+        *self.heard.lock() = Heard {
+            terminate: listen(SignalKind::terminate()),
+            interrupt: listen(SignalKind::interrupt()),
+            quit: listen(SignalKind::quit()),
+            hangup: listen(SignalKind::hangup()),
+            reopen: listen(SignalKind::user_defined2()),
+        };
+        Ok(())
     }
 
     /// Pools, prices, tiers and log level change as one whole; a bad file changes nothing.
@@ -78,27 +113,23 @@ fn listen(kind: SignalKind) -> Option<Signal> {
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let mut terminate = listen(SignalKind::terminate());
-        let mut interrupt = listen(SignalKind::interrupt());
-        let mut quit = listen(SignalKind::quit());
-        let mut hangup = listen(SignalKind::hangup());
-        let mut reopen = listen(SignalKind::user_defined2());
+        let mut heard = std::mem::take(&mut *self.heard.lock());
         loop {
             tokio::select! {
-                () = next(&mut terminate) => {
+                () = next(&mut heard.terminate) => {
                     self.draining.store(true, Ordering::Relaxed);
                     return ShutdownSignal::GracefulTerminate;
                 }
-                () = next(&mut quit) => {
+                () = next(&mut heard.quit) => {
                     self.draining.store(true, Ordering::Relaxed);
                     return ShutdownSignal::GracefulTerminate;
                 }
-                () = next(&mut interrupt) => {
+                () = next(&mut heard.interrupt) => {
                     self.draining.store(true, Ordering::Relaxed);
                     return ShutdownSignal::FastShutdown;
                 }
-                () = next(&mut hangup) => self.reload(),
-                () = next(&mut reopen) => {
+                () = next(&mut heard.hangup) => self.reload(),
+                () = next(&mut heard.reopen) => {
                     if let Some(access_log) = &self.access_log {
                         access_log.reopen();
                     }

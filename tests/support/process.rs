@@ -19,13 +19,14 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts the binary and waits until it says where it listens.
+    /// Starts the binary, after a few words of shell, and waits until it says where it listens.
     ///
     /// # Panics
     /// It ends before that, or says nothing for half a minute; with all it said.
-    pub async fn serve(config: &Path, envs: &[(String, String)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_quota-proxy"))
-            .arg("serve")
+    pub async fn serve(config: &Path, envs: &[(String, String)], prelude: &str) -> Self {
+        let script = format!("{prelude}\nexec \"$0\" serve \"$@\"");
+        let mut child = Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_quota-proxy")])
             .arg("--config")
             .arg(config)
             .envs(envs.iter().cloned())

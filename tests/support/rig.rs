@@ -24,6 +24,7 @@ pub struct Rig {
     fakes: Vec<Fake>,
     http: reqwest::Client,
     envs: Vec<(String, String)>,
+    prelude: String,
     folder: tempfile::TempDir,
 }
 
@@ -33,6 +34,7 @@ pub struct Builder {
     fakes: Vec<Options>,
     changes: Vec<(String, Value)>,
     envs: Vec<(String, String)>,
+    prelude: String,
 }
 
 impl Rig {
@@ -41,6 +43,7 @@ impl Rig {
             fakes: Vec::new(),
             changes: Vec::new(),
             envs: Vec::new(),
+            prelude: String::new(),
         }
     }
 
@@ -124,7 +127,7 @@ impl Rig {
     /// Starts the proxy again on the same books, on new ports. Kills one that still runs.
     pub async fn restart(&mut self) {
         self.kill9();
-        let process = Process::serve(&self.config_path(), &self.envs).await;
+        let process = Process::serve(&self.config_path(), &self.envs, &self.prelude).await;
         self.process = Some(process);
     }
 
@@ -171,6 +174,12 @@ impl Builder {
         self
     }
 
+    /// Shell that the proxy's process runs before it becomes the proxy: limits, traps.
+    pub fn prelude(mut self, shell: &str) -> Self {
+        self.prelude = shell.to_owned();
+        self
+    }
+
     pub async fn start(mut self) -> Rig {
         if self.fakes.is_empty() {
             self.fakes.push(Options {
@@ -190,6 +199,7 @@ impl Builder {
             fakes,
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
             envs: self.envs,
+            prelude: self.prelude,
             folder,
         };
         rig.write_config(&config);

@@ -1,0 +1,198 @@
+//! RELIABILITY 17: the process ends. Within the grace period no stream is cut; what is cut after it is
+//! settled first; nobody waits for a grace period that nothing needs.
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::net::TcpStream;
+
+mod support;
+
+use support::admin::Key;
+use support::process::Process;
+use support::rig::{Rig, chat, chat_stream};
+use support::wait::{PATIENCE, eventually};
+
+const CHAT: &str = "/v1/chat/completions";
+
+async fn rig(grace_s: u64) -> (Rig, Key) {
+    let rig = Rig::builder()
+        .set("server.grace_period_seconds", json!(grace_s))
+        .start()
+        .await;
+    let key = rig.admin().key(1_000_000_000).await;
+    (rig, key)
+}
+
+type Streams = tokio::task::JoinSet<Option<String>>;
+
+/// Streams that have begun; each task ends with the text, or with `None` where it was cut.
+async fn streams(rig: &Rig, key: &Key, count: usize, wish: &str) -> Streams {
+    let (begun, mut have_begun) = tokio::sync::mpsc::channel(count);
+    let mut streams = Streams::new();
+    let h2 = rig.h2();
+    for n in 0..count {
+        let url = format!("{}{CHAT}", rig.url());
+        // Every third one shares an HTTP/2 connection.
+        let request = match n % 3 {
+            0 => h2.post(url).bearer_auth(&key.secret),
+            _ => rig.request(reqwest::Method::POST, CHAT, &key.secret),
+        };
+        let request = request.header("x-fake", wish).json(&chat_stream("gpt-4o"));
+        let begun = begun.clone();
+        streams.spawn(async move {
+            let mut answer = request.send().await.unwrap();
+            assert_eq!(answer.status(), 200);
+            let mut text = answer.chunk().await.unwrap().unwrap().to_vec();
+            begun.send(()).await.unwrap();
+            while let Some(chunk) = answer.chunk().await.ok()? {
+                text.extend_from_slice(&chunk);
+            }
+            Some(String::from_utf8(text).unwrap())
+        });
+    }
+    for _ in 0..count {
+        have_begun.recv().await.unwrap();
+    }
+    streams
+}
+
+/// Once the process has heard the signal nobody can connect any more.
+async fn refuses_connections(process: &Process) {
+    eventually(PATIENCE, || async {
+        match TcpStream::connect(process.edge).await {
+            Err(_) => Ok(()),
+            Ok(_) => Err("still listening"),
+        }
+    })
+    .await;
+}
+
+/// The end came well: exit code 0, no panic, and books without a hold in which the events add up.
+async fn ended_well(rig: &mut Rig, events: i64) {
+    let status = rig.process_mut().exited(PATIENCE).await;
+    let said = rig.process().output();
+    assert!(
+        status.success() && !said.contains("panicked"),
+        "{status}\n{said}"
+    );
+    let books = rig.books();
+    books.assert_balanced();
+    assert_eq!(
+        books.number("SELECT count(*) FROM usage_events WHERE requests > 0"),
+        events
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_stream_is_cut_within_the_grace_period() {
+    let (mut rig, key) = rig(60).await;
+    let streams = streams(&rig, &key, 200, "tokens=80,interval=40ms").await;
+    let since = Instant::now();
+    rig.process().signal("TERM");
+    refuses_connections(rig.process()).await;
+    let texts = streams.join_all().await;
+    assert_eq!(texts.len(), 200);
+    for text in texts {
+        let text = text.expect("cut");
+        assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+    }
+    ended_well(&mut rig, 200).await;
+    // It did not sleep its grace period out.
+    assert!(
+        since.elapsed() < Duration::from_secs(50),
+        "{:?}",
+        since.elapsed()
+    );
+    let exact = "SELECT count(*) FROM usage_events WHERE completion_tokens = 80 AND NOT estimated";
+    assert_eq!(rig.books().number(exact), 200);
+}
+
+#[tokio::test]
+async fn while_it_drains_health_says_so() {
+    let (mut rig, key) = rig(60).await;
+    let mut streams = streams(&rig, &key, 1, "tokens=150,interval=20ms").await;
+    let url = format!("http://{}/healthz", rig.process().admin);
+    let health = reqwest::Client::builder().no_proxy().build().unwrap();
+    let healthy = health.get(&url).send().await.unwrap();
+    assert_eq!(healthy.status(), 200);
+    healthy.bytes().await.unwrap();
+    rig.process().signal("TERM");
+    eventually(PATIENCE, || async {
+        let answer = health.get(&url).send().await;
+        match answer {
+            Ok(answer) if answer.status() == 503 => Ok(()),
+            other => Err(other.map(|a| a.status())),
+        }
+    })
+    .await;
+    assert!(
+        streams
+            .join_next()
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
+            .ends_with("[DONE]\n\n")
+    );
+    ended_well(&mut rig, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_short_grace_period_cuts_is_settled_first() {
+    let (mut rig, key) = rig(1).await;
+    let streams = streams(&rig, &key, 50, "tokens=6000,interval=20ms").await;
+    rig.process().signal("TERM");
+    let texts = streams.join_all().await;
+    assert!(
+        texts.iter().all(Option::is_none),
+        "a stream of two minutes ended"
+    );
+    ended_well(&mut rig, 50).await;
+    let charged = "SELECT count(*) FROM usage_events WHERE completion_tokens BETWEEN 10 AND 5000
+                   AND estimated AND reason IN ('dropped', 'client_gone')";
+    assert_eq!(rig.books().number(charged), 50);
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_at_once_and_settles_what_it_cuts() {
+    let (mut rig, key) = rig(60).await;
+    let streams = streams(&rig, &key, 20, "tokens=6000,interval=20ms").await;
+    let since = Instant::now();
+    rig.process().signal("INT");
+    let texts = streams.join_all().await;
+    assert!(texts.iter().all(Option::is_none));
+    ended_well(&mut rig, 20).await;
+    assert!(
+        since.elapsed() < Duration::from_secs(50),
+        "{:?}",
+        since.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn an_idle_process_ends_at_once() {
+    let (mut rig, key) = rig(60).await;
+    // A connection that is kept alive is no reason to stay.
+    let answer = rig.post(CHAT, &key.secret, &chat("gpt-4o")).await;
+    assert_eq!(answer.status(), 200);
+    answer.bytes().await.unwrap();
+    let since = Instant::now();
+    rig.process().signal("TERM");
+    ended_well(&mut rig, 1).await;
+    assert!(
+        since.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        since.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_signal_right_after_the_start_is_heard() {
+    for signal in ["TERM", "INT", "TERM", "INT"] {
+        let mut rig = Rig::start().await;
+        rig.process().signal(signal);
+        ended_well(&mut rig, 0).await;
+    }
+}

@@ -3,5 +3,7 @@
 pub mod check;
 pub mod demo;
 pub mod fake_upstream;
+#[cfg(test)]
+mod panics;
 pub mod prices;
 pub mod serve;

@@ -11,6 +11,7 @@
 //! the settler, or, when the whole process dies, by the store's lease.
 
 mod close;
+mod identity;
 mod open;
 pub mod plan;
 mod refusal;
@@ -27,11 +28,12 @@ use crate::keys::KeyRecord;
 use crate::metering::price::Price;
 use crate::metering::{Dialect, Endpoint, Meter};
 use crate::quota::{Grant, ScopeClaim, Subject};
-use crate::store::{GroupRecord, Store};
+use crate::store::Store;
 use crate::upstream::{Peer, Pools, Route};
 
 pub use close::{Closed, End, Ended};
-pub use open::{CallerFacts, OpenRequest, RefusedFacts};
+pub use identity::{CallerFacts, Identity};
+pub use open::{OpenRequest, RefusedFacts};
 pub use refusal::Refusal;
 pub use settler::{Settler, SettlerQueue};
 pub use stream::Verdict;
@@ -63,13 +65,6 @@ impl std::fmt::Debug for Desk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Desk").finish_non_exhaustive()
     }
-}
-
-/// A known caller whose key stands, and the group it belongs to.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    pub key: Arc<KeyRecord>,
-    pub group: Option<Arc<GroupRecord>>,
 }
 
 /// One admitted request. Made by [`Desk::open`] alone; ended by [`Exchange::close`] or `Drop`.

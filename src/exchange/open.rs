@@ -1,36 +1,24 @@
 //! Opening an exchange: who is it, may they, where does it go, and one atomic reserve.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use uuid::Uuid;
 
+use super::identity::refuse_store;
 use super::plan::{Demand, Plan};
 use super::stream::Hold;
-use super::{Desk, Exchange, Identity, Live, Refusal};
+use super::{CallerFacts, Desk, Exchange, Identity, Live, Refusal};
 use crate::config::{Config, OnOverrun};
-use crate::keys::admit::{Caller, Denied, admit};
-use crate::keys::{KeyHash, KeyRecord};
+use crate::keys::KeyRecord;
 use crate::metering::{Dialect, Endpoint};
-use crate::quota::{
-    Amounts, Ask, GroupId, LimitKind, Rates, ReservationId, Reserved, Scope, ScopeClaim, Shortage,
-    Subject,
-};
-use crate::store::{GroupRecord, StoreError, UsageEvent};
+use crate::quota::{Ask, LimitKind, ReservationId, Reserved, ScopeClaim, Shortage, Subject};
+use crate::store::UsageEvent;
 use crate::time::UnixMs;
 use crate::upstream::{Route, RouteFault};
 
 /// How often a key that changes under our hands is looked up anew before the store is called faulty.
 const KEY_CHANGES: usize = 4;
-
-/// Who calls, as the shell read it from the request's head.
-#[derive(Clone, Debug, Default)]
-pub struct CallerFacts {
-    pub hash: Option<KeyHash>,
-    pub ip: Option<IpAddr>,
-    pub origin: Option<String>,
-}
 
 /// An exchange asked for.
 #[derive(Debug)]
@@ -65,43 +53,6 @@ pub struct RefusedFacts<'a> {
 }
 
 impl Desk {
-    /// Finds the key and checks everything that does not depend on the body, so that a stranger's
-    /// body is never read.
-    pub async fn identify(&self, caller: &CallerFacts, now: UnixMs) -> Result<Identity, Refusal> {
-        let hash = caller.hash.as_ref().ok_or(Refusal::NoKey)?;
-        let key = self
-            .store
-            .key_by_hash(hash)
-            .await
-            .map_err(refuse_store)?
-            .ok_or(Refusal::UnknownKey)?;
-        self.identity_of(key, caller, None, now).await
-    }
-
-    async fn identity_of(
-        &self,
-        key: Arc<KeyRecord>,
-        caller: &CallerFacts,
-        model: Option<&str>,
-        now: UnixMs,
-    ) -> Result<Identity, Refusal> {
-        let group = match key.group {
-            Some(id) => Some(self.group(id).await?),
-            None => None,
-        };
-        let identity = Identity { key, group };
-        identity.admit(caller, model, now)?;
-        Ok(identity)
-    }
-
-    async fn group(&self, id: GroupId) -> Result<Arc<GroupRecord>, Refusal> {
-        let found = self.store.group(id).await.map_err(refuse_store)?;
-        found.ok_or_else(|| {
-            log::error!("a key names group {} which does not exist", id.0);
-            Refusal::Internal
-        })
-    }
-
     /// Admits, plans, and reserves in one atomic step of the store. Cancel safe: a reservation whose
     /// caller went away meanwhile is resolved by its lease.
     pub async fn open(self: &Arc<Self>, request: OpenRequest<'_>) -> Result<Exchange, Refusal> {
@@ -151,81 +102,6 @@ impl Desk {
         if let Err(fault) = self.store.book_refusal(event).await {
             log::debug!("a refusal was not booked: {fault}");
         }
-    }
-}
-
-impl Identity {
-    fn admit(&self, caller: &CallerFacts, model: Option<&str>, now: UnixMs) -> Result<(), Refusal> {
-        let group_models = self
-            .group
-            .as_ref()
-            .map_or(&[][..], |group| &group.allowed_models);
-        let asked = Caller {
-            ip: caller.ip,
-            origin: caller.origin.as_deref(),
-            model,
-        };
-        admit(&self.key, group_models, &asked, now).map_err(|denied| match denied {
-            Denied::Deleted => Refusal::UnknownKey,
-            Denied::Expired => Refusal::KeyExpired,
-            Denied::Disabled => Refusal::KeyDisabled,
-            Denied::IpNotAllowed => Refusal::IpNotAllowed,
-            Denied::OriginNotAllowed => Refusal::OriginNotAllowed,
-            Denied::ModelNotAllowed => Refusal::ModelNotAllowed {
-                model: model.unwrap_or_default().to_owned(),
-            },
-        })
-    }
-
-    fn may_use_pool(&self, pool: &str) -> bool {
-        let pools = self
-            .group
-            .as_ref()
-            .map_or(&[][..], |group| &group.allowed_pools);
-        pools.is_empty() || pools.iter().any(|allowed| allowed == pool)
-    }
-
-    /// A token or USD quota that spend without visible usage would escape.
-    fn has_spend_quota(&self) -> bool {
-        let group = self.group.as_ref().map(|group| group.quotas);
-        let quotas = std::iter::once(self.key.quotas).chain(group);
-        quotas
-            .into_iter()
-            .any(|q| !q.tokens.is_unlimited() || !q.usd.is_unlimited())
-    }
-
-    fn has_model_list(&self) -> bool {
-        let of_group = self.group.as_ref().map(|group| &group.allowed_models);
-        !self.key.allowed_models.is_empty() || of_group.is_some_and(|models| !models.is_empty())
-    }
-
-    /// The limits this caller draws on: the key's own, then its group's.
-    pub fn scopes(&self, config: &Config) -> Vec<ScopeClaim> {
-        let rates = config
-            .tiers
-            .get(&self.key.tier)
-            .copied()
-            .unwrap_or_else(|| {
-                log::warn!(
-                    "key {} has tier {:?}, which is not configured: no per-minute limits",
-                    self.key.id.0,
-                    self.key.tier
-                );
-                Rates::default()
-            });
-        let mut scopes = vec![ScopeClaim {
-            scope: Scope::Key(self.key.id),
-            quotas: self.key.quotas,
-            rates,
-        }];
-        if let Some(group) = &self.group {
-            scopes.push(ScopeClaim {
-                scope: Scope::Group(group.id),
-                quotas: group.quotas,
-                rates: Rates::default(),
-            });
-        }
-        scopes
     }
 }
 
@@ -384,19 +260,6 @@ impl Draft {
     }
 }
 
-fn refuse_store(error: StoreError) -> Refusal {
-    match error {
-        StoreError::Unavailable(why) => {
-            log::warn!("the store is away: {why}");
-            Refusal::StoreUnavailable
-        }
-        other => {
-            log::error!("the store refused a step of an admission: {other}");
-            Refusal::Internal
-        }
-    }
-}
-
 fn refuse_shortage(shortage: Box<Shortage>) -> Refusal {
     match shortage.kind {
         LimitKind::Requests | LimitKind::Tokens | LimitKind::Usd => {
@@ -404,54 +267,6 @@ fn refuse_shortage(shortage: Box<Shortage>) -> Refusal {
         }
         LimitKind::RequestsPerMinute | LimitKind::TokensPerMinute | LimitKind::Concurrency => {
             Refusal::RateLimited(shortage)
-        }
-    }
-}
-
-impl UsageEvent {
-    /// An event of this key with nothing in it yet.
-    pub fn blank(id: Uuid, key: crate::keys::KeyId, now: UnixMs) -> UsageEvent {
-        UsageEvent {
-            id,
-            api_key_id: key,
-            request_id: id.simple().to_string(),
-            request_method: String::new(),
-            request_path: String::new(),
-            request_size: 0,
-            response_status: 0,
-            response_size: 0,
-            response_time_ms: 0,
-            first_byte_ms: None,
-            requests: 0,
-            prompt_tokens: 0,
-            completion_tokens: 0,
-            cached_tokens: 0,
-            cache_write_tokens: 0,
-            reasoning_tokens: 0,
-            total_tokens: 0,
-            model: None,
-            pool: None,
-            peer: None,
-            is_error: false,
-            error_code: None,
-            error_message: None,
-            total_error_message: None,
-            total_cost_nano: 0,
-            estimated: false,
-            end_user: None,
-            client_disconnected: false,
-            reason: None,
-            metadata: None,
-            created_at: now,
-        }
-    }
-
-    /// What this event charged.
-    pub fn charged(&self) -> Amounts {
-        Amounts {
-            requests: self.requests,
-            tokens: self.total_tokens,
-            nano_usd: self.total_cost_nano,
         }
     }
 }

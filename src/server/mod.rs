@@ -6,8 +6,6 @@
 
 mod answers;
 mod books;
-#[cfg(test)]
-mod panics;
 mod shutdown;
 mod signals;
 

@@ -23,6 +23,7 @@ pub use crate::quota::LostReservation;
 #[cfg(test)]
 mod contract;
 pub mod embedded;
+mod event;
 pub mod usage_log;
 mod usual;
 

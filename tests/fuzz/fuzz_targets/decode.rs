@@ -1,5 +1,5 @@
-#![no_main]
 //! See `checks::decode`.
+#![no_main]
 
 #[path = "../checks.rs"]
 mod checks;

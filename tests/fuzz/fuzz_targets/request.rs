@@ -1,5 +1,5 @@
-#![no_main]
 //! See `checks::request`.
+#![no_main]
 
 #[path = "../checks.rs"]
 mod checks;

@@ -1,5 +1,5 @@
-#![no_main]
 //! See `checks::usage`.
+#![no_main]
 
 #[path = "../checks.rs"]
 mod checks;

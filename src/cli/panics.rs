@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::prepare;
+use super::fake_upstream;
 use crate::admin::key_change::new_key;
-use crate::cli::fake_upstream;
 use crate::config;
 use crate::keys::{KeyId, Secret};
 use crate::proxy::trip::PHASES;
+use crate::server::prepare;
 use crate::store::{AuditEntry, Store};
 use crate::time::UnixMs;
 

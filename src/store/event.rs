@@ -1,0 +1,56 @@
+//! Making and reading a usage event.
+
+use uuid::Uuid;
+
+use super::UsageEvent;
+use crate::keys::KeyId;
+use crate::quota::Amounts;
+use crate::time::UnixMs;
+
+impl UsageEvent {
+    /// An event of this key with nothing in it yet.
+    pub fn blank(id: Uuid, key: KeyId, now: UnixMs) -> UsageEvent {
+        UsageEvent {
+            id,
+            api_key_id: key,
+            request_id: id.simple().to_string(),
+            request_method: String::new(),
+            request_path: String::new(),
+            request_size: 0,
+            response_status: 0,
+            response_size: 0,
+            response_time_ms: 0,
+            first_byte_ms: None,
+            requests: 0,
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            cached_tokens: 0,
+            cache_write_tokens: 0,
+            reasoning_tokens: 0,
+            total_tokens: 0,
+            model: None,
+            pool: None,
+            peer: None,
+            is_error: false,
+            error_code: None,
+            error_message: None,
+            total_error_message: None,
+            total_cost_nano: 0,
+            estimated: false,
+            end_user: None,
+            client_disconnected: false,
+            reason: None,
+            metadata: None,
+            created_at: now,
+        }
+    }
+
+    /// What this event charged.
+    pub fn charged(&self) -> Amounts {
+        Amounts {
+            requests: self.requests,
+            tokens: self.total_tokens,
+            nano_usd: self.total_cost_nano,
+        }
+    }
+}

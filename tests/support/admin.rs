@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
+use super::wait::{PATIENCE, eventually, that};
+
 /// The static bearer token that every rig is configured with.
 pub const TOKEN: &str = "rig-admin-token-0123456789";
 
@@ -76,6 +78,11 @@ impl Admin {
 
     pub async fn show(&self, key: &Key) -> Value {
         self.get(&format!("/admin/api-keys/{}", key.id)).await
+    }
+
+    /// The key once `test` holds for it: an answer reaches its client before it is settled.
+    pub async fn show_when(&self, key: &Key, test: impl Fn(&Value) -> bool) -> Value {
+        eventually(PATIENCE, || async { that(self.show(key).await, &test) }).await
     }
 
     pub async fn patch(&self, key: &Key, change: Value) -> Value {

@@ -1,7 +1,7 @@
 //! Smuggling and desync (RELIABILITY test 20): what two servers could read differently is refused and
 //! its connection closed; what is forwarded is exactly one request each, and no pooled connection is
 //! left with bytes of another.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use bytes::Bytes;
 use futures_util::stream;

@@ -1,5 +1,5 @@
 //! Who may call: lists of addresses, origins and models; keys that change; groups; browsers.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -315,4 +315,41 @@ async fn spend_that_shows_no_usage_is_refused_to_keys_with_such_a_quota() {
         "the fake's own word: it was forwarded"
     );
     assert_eq!(lenient.fake().ledger().await.requests, 1);
+}
+
+#[tokio::test]
+async fn no_key_or_two() {
+    let rig = Rig::start().await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    for path in [
+        CHAT,
+        "/v1/messages",
+        "/v1beta/models/gemini-2.5-pro:generateContent",
+    ] {
+        let url = format!("{}{path}", rig.url());
+        let none = http.post(&url).json(&chat("gpt-4o")).send().await.unwrap();
+        assert_eq!(none.status(), 401, "{path}");
+        let two = http.post(&url).bearer_auth("a").header("x-api-key", "b");
+        let two = two.json(&chat("gpt-4o")).send().await.unwrap();
+        assert_eq!(two.status(), 400, "{path}");
+        let in_query = http.post(format!("{url}?key=b")).bearer_auth("a");
+        assert_eq!(
+            in_query
+                .json(&chat("gpt-4o"))
+                .send()
+                .await
+                .unwrap()
+                .status(),
+            400
+        );
+    }
+    // The same key in each of its places is one key.
+    let key = rig.admin().key(0).await.secret;
+    let url = format!("{}{CHAT}?key={key}&a=b", rig.url());
+    let same = http
+        .post(url)
+        .bearer_auth(&key)
+        .header("x-goog-api-key", &key);
+    let same = same.json(&chat("gpt-4o")).send().await.unwrap();
+    assert_eq!(same.status(), 200);
 }

@@ -1,5 +1,5 @@
 //! Every row of the table of errors, in the shape, words and headers of the dialect that was called.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use quota_proxy::cli::fake_upstream::Options;
 use reqwest::Method;
@@ -200,34 +200,6 @@ async fn an_expired_key() {
 }
 
 #[tokio::test]
-async fn no_key_or_two() {
-    let rig = Rig::start().await;
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    for path in DIALECTS {
-        let url = format!("{}{path}", rig.url());
-        let none = http.post(&url).json(&body_of(path)).send().await.unwrap();
-        assert_eq!(none.status(), 401, "{path}");
-        let two = http.post(&url).bearer_auth("a").header("x-api-key", "b");
-        let two = two.json(&body_of(path)).send().await.unwrap();
-        assert_eq!(two.status(), 400, "{path}");
-        let in_query = http.post(format!("{url}?key=b")).bearer_auth("a");
-        assert_eq!(
-            in_query.json(&body_of(path)).send().await.unwrap().status(),
-            400
-        );
-    }
-    // The same key in each of its places is one key.
-    let key = rig.admin().key(0).await.secret;
-    let url = format!("{}{OPENAI}?key={key}&a=b", rig.url());
-    let same = http
-        .post(url)
-        .bearer_auth(&key)
-        .header("x-goog-api-key", &key);
-    let same = same.json(&chat("gpt-4o")).send().await.unwrap();
-    assert_eq!(same.status(), 200);
-}
-
-#[tokio::test]
 async fn quotas_and_limits() {
     let tiers = json!({"slow": {"requests_per_minute": 2}, "one": {"concurrency": 1},
                        "unlimited": {}, "basic": {"requests_per_minute": 100}});
@@ -247,12 +219,10 @@ async fn quotas_and_limits() {
     ] {
         let key = key_with(&rig, limits.clone()).await;
         if limits.get("request_limit").is_some() {
-            assert_eq!(
-                rig.post(OPENAI, &key.secret, &chat("gpt-4o"))
-                    .await
-                    .status(),
-                200
-            );
+            let first = rig.post(OPENAI, &key.secret, &chat("gpt-4o")).await;
+            assert_eq!(first.status(), 200);
+            let settled = |shown: &Value| shown["request_count"] == 1;
+            rig.admin().show_when(&key, settled).await;
         }
         for path in DIALECTS {
             let (headers, shown) = check(&rig, &key.secret, path, &body_of(path), used_up).await;
@@ -408,13 +378,11 @@ async fn upstreams_that_fail() {
     })
     .await;
     check_all(&rig, &key.secret, late).await;
-    let shown = rig.admin().show(&key).await;
-    assert_eq!(
-        (&shown["request_count"], &shown["token_used"]),
-        (&json!(0), &json!(0))
-    );
-    assert_eq!(
-        shown["token_remaining"], 1_000_000,
-        "everything was given back"
-    );
+    // Everything was given back.
+    let whole = |shown: &Value| {
+        shown["token_remaining"] == 1_000_000
+            && shown["token_used"] == 0
+            && shown["request_count"] == 0
+    };
+    rig.admin().show_when(&key, whole).await;
 }

@@ -1,5 +1,5 @@
 //! A second attempt gets the same body as the first, in every framing.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -81,8 +81,9 @@ async fn second_peer_gets_it(rig: &Rig, second: usize) {
             assert_eq!(seen.body_sha256, Some(sha256(&body)), "{size} by way {way}");
         }
     }
-    let shown = rig.admin().show(&key).await;
-    assert_eq!(shown["request_count"], sent, "each is counted once");
+    // Each is counted once.
+    let counted = |shown: &Value| shown["request_count"] == sent;
+    rig.admin().show_when(&key, counted).await;
 }
 
 #[tokio::test]
@@ -142,8 +143,8 @@ async fn after_a_stale_pooled_connection() {
     assert_eq!(seen.len(), sent);
     // Each came over its own connection: the pooled one had always just died.
     assert_eq!(seen.last().unwrap().connection, sent - 1);
-    let shown = rig.admin().show(&key).await;
-    assert_eq!(shown["request_count"], sent, "{shown}");
+    let counted = |shown: &Value| shown["request_count"] == sent;
+    rig.admin().show_when(&key, counted).await;
 }
 
 /// A refusal over a pooled connection is the peer's word, not a stale connection.

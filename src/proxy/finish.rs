@@ -80,11 +80,9 @@ impl Edge {
             e.set_retry(false);
             return e;
         };
-        let replayable =
-            matches!(ctx.body, Body::Held(_)) || !session.as_ref().retry_buffer_truncated();
         if *e.esource() == ErrorSource::Downstream
             || exchange.status() != 0
-            || !replayable
+            || !can_replay(session, &ctx.body)
             || cut::is_cut(&e)
         {
             e.set_retry(false);
@@ -100,9 +98,9 @@ impl Edge {
         }
         retry::book_failure(exchange);
         self.attempt_failed(exchange, &e);
-        let rejected = retry::is_rejection(&e);
+        let turned_away = retry::turned_us_away(&e);
         e.set_retry(
-            exchange.may_try_another() && (rejected || retry::wants_another(exchange, kind)),
+            exchange.may_try_another() && (turned_away || retry::wants_another(exchange, kind)),
         );
         e
     }
@@ -110,7 +108,7 @@ impl Edge {
     pub(super) fn attempt_failed(&self, exchange: &Exchange, e: &Error) {
         use crate::config::RetryOn;
         let outcome = match retry::kind(e) {
-            _ if retry::is_rejection(e) => UpstreamOutcome::Credential,
+            _ if retry::turned_us_away(e) => UpstreamOutcome::Credential,
             Some(RetryOn::Connect) => UpstreamOutcome::Connect,
             Some(RetryOn::Timeout) => UpstreamOutcome::Timeout,
             Some(RetryOn::TooManyRequests) => UpstreamOutcome::TooManyRequests,
@@ -338,6 +336,12 @@ impl Edge {
         }
         .emit(&self.metrics, self.access_log.as_deref());
     }
+}
+
+/// Whether another attempt could send the same body: a streamed one is gone once it outgrew the
+/// replay buffer.
+pub(super) fn can_replay(session: &Session, body: &Body) -> bool {
+    matches!(body, Body::Held(_)) || !session.as_ref().retry_buffer_truncated()
 }
 
 fn usage_of(event: &UsageEvent) -> Usage {

@@ -361,7 +361,8 @@ impl ProxyHttp for Edge {
         let Some(exchange) = ctx.exchange.as_ref() else {
             return Ok(());
         };
-        retry::judge(exchange, upstream_response)
+        let can_replay = finish::can_replay(session, &ctx.body);
+        retry::judge(exchange, upstream_response, can_replay)
     }
 
     async fn response_filter(

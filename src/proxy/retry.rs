@@ -29,7 +29,7 @@ pub fn kind(error: &Error) -> Option<RetryOn> {
 
 /// Whether a peer turned *our* credential away, or says that our account is empty: 402 is what
 /// DeepSeek and OpenRouter answer then. It has failed as a peer (SPEC section 3, step 4).
-pub fn is_rejection(error: &Error) -> bool {
+pub fn turned_us_away(error: &Error) -> bool {
     matches!(error.etype(), ErrorType::HTTPStatus(401..=403))
 }
 
@@ -99,15 +99,16 @@ pub fn refusal(error: &Error, max_upload: usize) -> Option<Refusal> {
 
 /// Judges an upstream's head while the answer can still be given by another peer. A rejected
 /// credential is ours to answer for: its text never reaches a client (SPEC section 3, step 4).
-pub fn judge(exchange: &Exchange, head: &ResponseHeader) -> Result<()> {
+pub fn judge(exchange: &Exchange, head: &ResponseHeader, can_replay: bool) -> Result<()> {
     let status = head.status.as_u16();
+    let wants = |kind| can_replay && wants_another(exchange, Some(kind));
     let another = match status {
         401..=403 => true,
         429 => {
             rest_as_told(exchange, head);
-            wants_another(exchange, Some(RetryOn::TooManyRequests))
+            wants(RetryOn::TooManyRequests)
         }
-        500..=599 => wants_another(exchange, Some(RetryOn::ServerError)),
+        500..=599 => wants(RetryOn::ServerError),
         _ => false,
     };
     if !another {

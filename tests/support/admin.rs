@@ -80,6 +80,11 @@ impl Admin {
         self.get(&format!("/admin/api-keys/{}", key.id)).await
     }
 
+    /// The key once `test` holds for it: an answer reaches its client before it is settled.
+    pub async fn show_when(&self, key: &Key, test: impl Fn(&Value) -> bool) -> Value {
+        eventually(PATIENCE, || async { that(self.show(key).await, &test) }).await
+    }
+
     pub async fn patch(&self, key: &Key, change: Value) -> Value {
         let path = format!("/admin/api-keys/{}", key.id);
         self.ok(Method::PATCH, &path, Some(&change)).await

@@ -17,6 +17,8 @@ pub enum Manner {
     /// Answers the first request of a connection, and hangs up when the second one begins to arrive,
     /// as a server does whose idle time ran out in that moment.
     HangUpOnSecond(String),
+    /// Answers as soon as it has a request's head, then reads the body.
+    AnswerEarly(String),
     /// Reads requests and never answers.
     Silent,
 }
@@ -81,6 +83,10 @@ async fn serve(stream: TcpStream, connection: usize, manner: Manner, seen: Arc<M
             wire.wait_readable().await;
             return;
         }
+        if let Manner::AnswerEarly(bytes) = &manner {
+            wire.peek_head().await;
+            wire.send(bytes).await;
+        }
         let Some((head, body)) = wire.request().await else {
             return;
         };
@@ -95,7 +101,7 @@ async fn serve(stream: TcpStream, connection: usize, manner: Manner, seen: Arc<M
                     return;
                 }
             }
-            Manner::Silent => {}
+            Manner::AnswerEarly(_) | Manner::Silent => {}
         }
     }
 }

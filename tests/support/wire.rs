@@ -162,6 +162,11 @@ impl Wire {
         }
     }
 
+    /// Waits for a whole head without taking it.
+    pub async fn peek_head(&mut self) {
+        while find(&self.rest, b"\r\n\r\n").is_none() && self.more().await {}
+    }
+
     /// The next request on an accepted connection, head and body; `None` where the connection ends.
     pub async fn request(&mut self) -> Option<(String, Vec<u8>)> {
         let end = loop {

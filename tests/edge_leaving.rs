@@ -1,6 +1,6 @@
 //! RELIABILITY 13: clients that leave. Whatever the rule, the upstream's own ledger says what was
 //! really sent, the books say what was charged, and nothing stays held.
-#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Quotas at the edge: holds and bounds as each admission rule sets them, the crowd at a nearly empty
 //! key, and requests that are refused (RELIABILITY 2, 6).
-#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
 //! Per-minute limits, concurrency and shared quotas, as a client meets them.
-#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use reqwest::{Method, Response};
 use serde_json::{Value, json};

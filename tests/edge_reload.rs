@@ -1,6 +1,6 @@
 //! What an operator does to a running process: reloads its configuration, moves its log away, fills its
 //! disk up.
-#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use serde_json::{Value, json};
 

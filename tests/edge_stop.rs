@@ -1,6 +1,6 @@
 //! RELIABILITY 17: the process ends. Within the grace period no stream is cut; what is cut after it is
 //! settled first; nobody waits for a grace period that nothing needs.
-#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! Metering from end to end: what a client receives is what the upstream sent, and what the books say
 //! is what the upstream's own ledger says, for every endpoint and content coding.
-#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::io::Read as _;
 

@@ -116,8 +116,8 @@ async fn live_once(setup: &Setup) {
     let mut exchange = setup.desk.open(request).await.unwrap();
     exchange.answered(200, "application/json", "", false);
     exchange.passes(&Bytes::from_static(ANSWER), true);
-    let (settlement, capped) = exchange.settlement(End::Answered, None);
-    let closed = exchange.settle(settlement, capped).await;
+    let mut ended = exchange.ended(End::Answered, None);
+    let closed = ended.settle().await.unwrap();
     assert_eq!(closed.event.total_tokens, 48);
 }
 

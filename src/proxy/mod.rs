@@ -14,6 +14,8 @@
 
 mod active;
 mod body;
+mod budget;
+mod ctx;
 mod cut;
 mod entry;
 mod facts;
@@ -37,22 +39,18 @@ use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
-use uuid::Uuid;
 
-use crate::exchange::{Desk, Exchange, Refusal, Verdict};
-use crate::keys::KeyRecord;
+use crate::exchange::{Desk, Refusal, Verdict};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 
-use body::{Body, Budget, Share};
-use cut::Cutting;
+use body::Body;
+use budget::Budget;
+use ctx::Ctx;
 use entry::Next;
-use facts::Facts;
 
 pub use active::Active;
 pub use local::LocalAnswers;
-
-use active::ActiveRequest;
 
 /// The proxy service.
 pub struct Edge {
@@ -90,69 +88,6 @@ impl Edge {
 impl std::fmt::Debug for Edge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Edge").finish_non_exhaustive()
-    }
-}
-
-/// What the phases of one request share.
-pub struct Ctx {
-    id: Uuid,
-    started: Instant,
-    /// When the whole request must be over (`edge.request_timeout`).
-    deadline: Option<Instant>,
-    facts: Option<Arc<Facts>>,
-    /// Known since the key was found; a refusal moves its error counts.
-    key: Option<Arc<KeyRecord>>,
-    model: Option<String>,
-    body: Body,
-    share: Option<Share>,
-    request_size: usize,
-    exchange: Option<Exchange>,
-    /// `include_usage` was asked for in the client's place: its chunk is taken out of the answer.
-    strip_usage_chunk: bool,
-    /// The last attempt failed on a stale pooled connection: the same peer is tried again.
-    same_peer_again: bool,
-    cutting: Cutting,
-    /// Status and code of what was answered here.
-    refused: Option<(u16, &'static str)>,
-    client_gone: relay::ClientGone,
-    /// The exchange lives in an inner request; nothing is left to log here.
-    relayed: bool,
-    _active: ActiveRequest,
-}
-
-impl std::fmt::Debug for Ctx {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ctx")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Ctx {
-    fn new(active: ActiveRequest) -> Self {
-        Ctx {
-            id: Uuid::now_v7(),
-            started: Instant::now(),
-            deadline: None,
-            facts: None,
-            key: None,
-            model: None,
-            body: Body::Passing,
-            share: None,
-            request_size: 0,
-            exchange: None,
-            strip_usage_chunk: false,
-            same_peer_again: false,
-            cutting: Cutting::default(),
-            refused: None,
-            client_gone: relay::ClientGone::default(),
-            relayed: false,
-            _active: active,
-        }
-    }
-
-    fn request_id(&self) -> String {
-        self.id.simple().to_string()
     }
 }
 

@@ -1,0 +1,78 @@
+//! What the phases of one request share.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::active::ActiveRequest;
+use super::body::Body;
+use super::budget::Share;
+use super::cut::Cutting;
+use super::facts::Facts;
+use super::relay;
+use crate::exchange::Exchange;
+use crate::keys::KeyRecord;
+
+/// What the phases of one request share.
+pub struct Ctx {
+    pub id: Uuid,
+    pub started: Instant,
+    /// When the whole request must be over (`edge.request_timeout`).
+    pub deadline: Option<Instant>,
+    pub facts: Option<Arc<Facts>>,
+    /// Known since the key was found; a refusal moves its error counts.
+    pub key: Option<Arc<KeyRecord>>,
+    pub model: Option<String>,
+    pub body: Body,
+    pub share: Option<Share>,
+    pub request_size: usize,
+    pub exchange: Option<Exchange>,
+    /// `include_usage` was asked for in the client's place: its chunk is taken out of the answer.
+    pub strip_usage_chunk: bool,
+    /// The last attempt failed on a stale pooled connection: the same peer is tried again.
+    pub same_peer_again: bool,
+    pub cutting: Cutting,
+    /// Status and code of what was answered here.
+    pub refused: Option<(u16, &'static str)>,
+    pub client_gone: relay::ClientGone,
+    /// The exchange lives in an inner request; nothing is left to log here.
+    pub relayed: bool,
+    _active: ActiveRequest,
+}
+
+impl std::fmt::Debug for Ctx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ctx")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Ctx {
+    pub fn new(active: ActiveRequest) -> Self {
+        Ctx {
+            id: Uuid::now_v7(),
+            started: Instant::now(),
+            deadline: None,
+            facts: None,
+            key: None,
+            model: None,
+            body: Body::Passing,
+            share: None,
+            request_size: 0,
+            exchange: None,
+            strip_usage_chunk: false,
+            same_peer_again: false,
+            cutting: Cutting::default(),
+            refused: None,
+            client_gone: relay::ClientGone::default(),
+            relayed: false,
+            _active: active,
+        }
+    }
+
+    pub fn request_id(&self) -> String {
+        self.id.simple().to_string()
+    }
+}

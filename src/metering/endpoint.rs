@@ -221,7 +221,7 @@ mod tests {
             ("GET", "/v1/realtime", Endpoint::Unmetered),
             ("POST", "/v1/realtime/client_secrets", Endpoint::Unmetered),
             ("GET", "/v1/models", Endpoint::Models),
-            ("GET", "/v1/models/gpt-4o", Endpoint::Other),
+            ("GET", "/v1/models/gpt-4o", Endpoint::Models),
             ("POST", "/v1/audio/speech", Endpoint::Audio),
             ("POST", "/v1/images/edits", Endpoint::Images),
             ("POST", "/v1/embeddings", Endpoint::Embeddings),

@@ -12,13 +12,12 @@
 //!   request whose body is known.
 //! - Streamed uploads: the head that was peeked at is put before the first piece of each attempt.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use pingora::proxy::Session;
 
+use super::budget::Share;
 use crate::exchange::Refusal;
 use crate::metering::multipart_model;
 
@@ -34,57 +33,6 @@ enum Framing {
     Empty,
     Length(usize),
     Unknown,
-}
-
-/// A bound on the bytes of all held bodies together.
-#[derive(Debug)]
-pub struct Budget {
-    used: AtomicUsize,
-}
-
-/// Part of the budget, given back on drop.
-#[derive(Debug)]
-pub struct Share {
-    budget: Arc<Budget>,
-    bytes: usize,
-}
-
-impl Budget {
-    pub fn new() -> Arc<Self> {
-        Arc::new(Budget {
-            used: AtomicUsize::new(0),
-        })
-    }
-}
-
-impl Share {
-    pub fn none(budget: &Arc<Budget>) -> Share {
-        Share {
-            budget: Arc::clone(budget),
-            bytes: 0,
-        }
-    }
-
-    /// Grows to `bytes` in all; false, and unchanged, where the budget does not bear it.
-    pub fn grow_to(&mut self, bytes: usize, limit: usize) -> bool {
-        let more = bytes.saturating_sub(self.bytes);
-        if more == 0 {
-            return true;
-        }
-        let before = self.budget.used.fetch_add(more, Ordering::Relaxed);
-        if before + more > limit {
-            self.budget.used.fetch_sub(more, Ordering::Relaxed);
-            return false;
-        }
-        self.bytes = bytes;
-        true
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
 }
 
 /// A request body on its way upstream.
@@ -420,18 +368,6 @@ pub async fn drain(session: &mut Session) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_budget_is_given_back() {
-        let budget = Budget::new();
-        let mut share = Share::none(&budget);
-        assert!(share.grow_to(60, 100));
-        let mut other = Share::none(&budget);
-        assert!(!other.grow_to(50, 100));
-        assert!(other.grow_to(40, 100));
-        drop(share);
-        assert_eq!(budget.used.load(Ordering::Relaxed), 40);
-    }
 
     #[test]
     fn a_held_body_goes_out_whole_at_the_end_of_each_attempt() {

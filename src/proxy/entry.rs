@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use pingora::proxy::Session;
 
-use super::body::{self, Body, Bounds, Share};
+use super::body::{self, Body, Bounds};
+use super::budget::Share;
 use super::facts::Facts;
 use super::{Ctx, Edge};
 use crate::config::{Config, OnClientGone};

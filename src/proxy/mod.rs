@@ -14,6 +14,7 @@
 
 mod active;
 mod body;
+mod budget;
 mod cut;
 mod entry;
 mod facts;
@@ -44,7 +45,8 @@ use crate::keys::KeyRecord;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 
-use body::{Body, Budget, Share};
+use body::Body;
+use budget::{Budget, Share};
 use cut::Cutting;
 use entry::Next;
 use facts::Facts;

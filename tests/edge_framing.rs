@@ -287,7 +287,8 @@ async fn bytes_behind_a_body_are_a_request_of_their_own() {
         let mut wire = rig.wire().await;
         wire.send(text).await;
         assert_eq!(wire.answer().await.status, 200);
-        if !wire.is_closed(std::time::Duration::from_millis(1)).await {
+        // The connection may end behind the first; then the second was never read.
+        if wire.read_some(1).await > 0 {
             assert_eq!(wire.answer().await.status, 401, "it has no key");
         }
     }

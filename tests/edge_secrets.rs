@@ -323,6 +323,12 @@ async fn no_secret_is_found_anywhere() {
     shown.push(("stderr".to_owned(), output.into_bytes()));
     rig.term().await;
     let written = files(rig.folder());
+    // What is no secret is found: the search sees what it looks at.
+    let log = written
+        .iter()
+        .find(|(name, _)| name.ends_with("access.jsonl"))
+        .unwrap();
+    assert!(memchr::memmem::find(&log.1, keys[0].id.as_bytes()).is_some());
     for kind in ["access.jsonl", "quota.db"] {
         let file = written
             .iter()

@@ -1,4 +1,4 @@
-//! How much memory all held bodies may take together (`edge.max_buffered`).
+//! How much all held bodies together may take (`edge.max_buffered`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -69,7 +69,8 @@ pub fn settle_usage(
         usage.input_tokens = input_estimate;
         estimated = true;
     }
-    let exact = observation.complete || observation.final_usage;
+    let ended = observation.complete || observation.final_usage;
+    let exact = ended && !observation.unreported_text;
     if reported.output_tokens == 0 || !exact {
         let produced = produced_tokens(observation, model);
         if produced > reported.output_tokens {

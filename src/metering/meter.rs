@@ -48,6 +48,8 @@ pub struct Observation {
     /// The report came with or after the end of the text: it is exact even where the stream broke
     /// off before its own end.
     pub final_usage: bool,
+    /// A stream's text went on after its last report, which therefore tells only a part.
+    pub unreported_text: bool,
     /// Seconds of audio, where the provider bills by them; `usage` then counts ten input tokens a
     /// second.
     pub audio_seconds: Option<i64>,
@@ -141,6 +143,7 @@ impl Meter {
             model: reader.model(),
             stream_error: reader.stream_error(),
             final_usage: reader.has_final_usage(),
+            unreported_text: reader.has_unreported_text(),
             audio_seconds: reader.audio_seconds(),
             unreadable,
         }

@@ -28,6 +28,8 @@ pub(super) struct Reader {
     stream: bool,
     usage: Option<Report>,
     final_usage: bool,
+    /// `output_bytes` when usage was last reported.
+    text_when_reported: i64,
     complete: bool,
     finished: bool,
     model: Vec<u8>,
@@ -86,6 +88,7 @@ impl Reader {
             stream: false,
             usage: None,
             final_usage: false,
+            text_when_reported: 0,
             complete: false,
             finished: false,
             model: Vec::new(),
@@ -124,6 +127,9 @@ impl Reader {
         if failed {
             let message = String::from_utf8_lossy(&self.document.message);
             self.stream_error = Some(message.into_owned());
+        }
+        if self.document.has_usage {
+            self.text_when_reported = self.output_bytes;
         }
         if self.document.has_usage && self.usage_closes_answer() {
             self.final_usage = true;
@@ -205,6 +211,11 @@ impl Reader {
 
     pub(super) fn is_complete(&self) -> bool {
         self.complete
+    }
+
+    /// Text came after the last report: what it says is not all there was.
+    pub(super) fn has_unreported_text(&self) -> bool {
+        self.stream && self.output_bytes > self.text_when_reported
     }
 
     pub(super) fn has_final_usage(&self) -> bool {

@@ -228,6 +228,7 @@ fn ask(key: KeyId, key_version: i64) -> Ask {
         requests: 1,
         input_tokens: 100,
         output_tokens: 1_000,
+        least_output_tokens: 1,
         fixed_nano_usd: 1_000,
         output_nano_per_million: 10_000_000,
         rate_limited: true,

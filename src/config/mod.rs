@@ -32,6 +32,7 @@ mod error;
 mod load;
 mod pools;
 mod price_table;
+mod reload;
 mod scalar;
 pub mod secret;
 mod section;

@@ -234,14 +234,6 @@ fn peer(mut section: Section<'_>, balance: Balance) -> Option<PeerConfig> {
             None
         }
     };
-    if let (Some(url), Some(field)) = (&url, section.field("url"))
-        && url.path.ends_with("/v1")
-    {
-        field.at.notice(
-            "ends in /v1, and so do the paths of clients: requests go to /v1/v1/…; \
-             take it out unless that is meant",
-        );
-    }
     let weight = section.or("weight", 1, whole(1, 1_000_000));
     let uses_weight = !matches!(balance, Balance::RoundRobin | Balance::Fallback);
     if let Some(field) = section

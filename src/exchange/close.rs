@@ -104,7 +104,7 @@ impl Exchange {
             End::Answered => (200..300).contains(&self.status),
             End::UpstreamBroke => self.answered_well(),
             // The provider has the request: it works, and bills, whether or not somebody listens.
-            End::ClientGone | End::Dropped if self.status == 0 => self.sent,
+            End::ClientGone | End::Dropped if self.status == 0 => self.sent.is_some(),
             End::ClientGone | End::Dropped | End::Cut => (200..300).contains(&self.status),
         }
     }

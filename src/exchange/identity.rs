@@ -110,6 +110,12 @@ impl Identity {
             .any(|q| !q.tokens.is_unlimited() || !q.usd.is_unlimited())
     }
 
+    /// What is spent counts in money, and only the model has a price.
+    pub(super) fn has_usd_quota(&self) -> bool {
+        let of_group = self.group.as_ref().map(|group| group.quotas.usd);
+        !self.key.quotas.usd.is_unlimited() || of_group.is_some_and(|usd| !usd.is_unlimited())
+    }
+
     pub(super) fn has_model_list(&self) -> bool {
         let of_group = self.group.as_ref().map(|group| &group.allowed_models);
         !self.key.allowed_models.is_empty() || of_group.is_some_and(|models| !models.is_empty())

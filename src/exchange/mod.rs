@@ -19,7 +19,7 @@ mod settler;
 mod stream;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
@@ -67,7 +67,7 @@ impl std::fmt::Debug for Desk {
     }
 }
 
-/// One admitted request. Made by [`Desk::open`] alone; ended by [`Exchange::close`] or `Drop`.
+/// One admitted request. Made by [`Desk::open`] alone; ended by [`Exchange::ended`] or `Drop`.
 #[derive(Debug)]
 pub struct Exchange {
     desk: Arc<Desk>,
@@ -89,7 +89,7 @@ pub struct Exchange {
     request_size: i64,
     // What happened since.
     tried: Vec<Arc<Peer>>,
-    sent: bool,
+    sent: Option<Instant>,
     status: u16,
     first_byte_ms: Option<i64>,
     response_size: i64,
@@ -144,7 +144,12 @@ impl Exchange {
 
     /// The request's head has gone to a peer: from here on a provider may bill it.
     pub fn sent(&mut self) {
-        self.sent = true;
+        self.sent = Some(Instant::now());
+    }
+
+    /// How long ago the last attempt's head went out.
+    pub fn since_sent(&self) -> Duration {
+        self.sent.map_or(Duration::ZERO, |at| at.elapsed())
     }
 
     pub fn status(&self) -> u16 {

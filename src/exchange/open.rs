@@ -112,9 +112,10 @@ fn route(live: &Live, request: &OpenRequest<'_>, identity: &Identity) -> Result<
     {
         return Err(Refusal::Unmetered);
     }
-    if request.model.is_none() && request.endpoint.generates() && identity.has_model_list() {
+    let needs_model = identity.has_model_list() || identity.has_usd_quota();
+    if request.model.is_none() && request.endpoint.generates() && needs_model {
         return Err(Refusal::BadRequest {
-            message: "this API key may use certain models only: name the model, in a form before the file"
+            message: "the model rules this API key's rights and prices: name it, in a form before the file"
                 .to_owned(),
             param: Some("model".to_owned()),
         });
@@ -201,6 +202,7 @@ impl Draft {
             requests: 1,
             input_tokens: self.plan.input_tokens,
             output_tokens: self.plan.hold_output,
+            least_output_tokens: self.plan.least_output,
             fixed_nano_usd: self.plan.fixed_nano_usd,
             output_nano_per_million: self.plan.output_nano_per_million,
             rate_limited: true,
@@ -247,7 +249,7 @@ impl Draft {
             started: request.started,
             request_size: request.request_size,
             tried: Vec::new(),
-            sent: false,
+            sent: None,
             status: 0,
             first_byte_ms: None,
             response_size: 0,

@@ -15,6 +15,8 @@ pub struct Demand {
     pub declared_output: Option<i64>,
     /// Answers asked for (`n`), at least 1.
     pub choices: i64,
+    /// The body may ask for a cache that lives an hour.
+    pub may_write_1h_cache: bool,
 }
 
 /// Tokens and money to ask for.
@@ -26,6 +28,8 @@ pub struct Plan {
     /// Output tokens the answer may have at the most: declared, or the default.
     pub bound: i64,
     pub declared: bool,
+    /// Output tokens below which nothing sensible can be answered: one a choice.
+    pub least_output: i64,
     pub fixed_nano_usd: i64,
     pub output_nano_per_million: i64,
 }
@@ -45,6 +49,7 @@ impl Plan {
                 hold_output: 0,
                 bound: 0,
                 declared: false,
+                least_output: 0,
                 fixed_nano_usd: 0,
                 output_nano_per_million: 0,
             };
@@ -63,15 +68,13 @@ impl Plan {
             demand.declared_output.unwrap_or(default)
         };
         let usual = usual_output.filter(|_| demand.stream && quota.estimate == Estimate::Auto);
-        let input = Usage {
-            input_tokens: demand.input_tokens,
-            ..Usage::default()
-        };
+        let input = dearest_input(demand, price);
         Plan {
             input_tokens: demand.input_tokens,
             hold_output: usual.map_or(bound, |usual| with_headroom(usual).clamp(1, bound.max(1))),
             bound,
             declared: demand.declared_output.is_some(),
+            least_output: demand.choices.max(1).min(bound.max(1)),
             fixed_nano_usd: price.cost(&input),
             output_nano_per_million: price.output,
         }
@@ -83,6 +86,21 @@ impl Plan {
         let shrunk = admission == Admission::Clamp && self.bound > 0 && bearable < self.bound;
         shrunk.then(|| (bearable / choices.max(1)).max(1))
     }
+}
+
+/// The input at the dearest price it may turn out to have: what writes a cache costs more than what
+/// does not, and only the answer will tell.
+fn dearest_input(demand: &Demand, price: &Price) -> Usage {
+    let mut input = Usage {
+        input_tokens: demand.input_tokens,
+        ..Usage::default()
+    };
+    if demand.may_write_1h_cache && price.cache_write_1h > price.input.max(price.cache_write_5m) {
+        input.cache_write_1h_tokens = demand.input_tokens;
+    } else if price.cache_write_5m > price.input {
+        input.cache_write_5m_tokens = demand.input_tokens;
+    }
+    input
 }
 
 /// What is usual, and room for topping up in time: else every stream that ends as usual would ask
@@ -116,6 +134,7 @@ mod tests {
             input_tokens: 10,
             declared_output: declared,
             choices: 1,
+            may_write_1h_cache: false,
         };
         Plan::new(
             Endpoint::ChatCompletions,

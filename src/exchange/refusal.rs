@@ -42,7 +42,6 @@ pub enum Refusal {
     UpstreamUnavailable,
     UpstreamTimeout,
     StoreUnavailable,
-    Draining,
     Internal,
 }
 
@@ -63,9 +62,7 @@ impl Refusal {
             Refusal::NoPoolForModel { .. } | Refusal::OtherDialect { .. } => "MODEL_NOT_FOUND",
             Refusal::NotFound => "NOT_FOUND",
             Refusal::BodyTooLarge { .. } => "PAYLOAD_TOO_LARGE",
-            Refusal::UpstreamUnavailable | Refusal::Overloaded | Refusal::Draining => {
-                "UPSTREAM_UNAVAILABLE"
-            }
+            Refusal::UpstreamUnavailable | Refusal::Overloaded => "UPSTREAM_UNAVAILABLE",
             Refusal::UpstreamTimeout => "UPSTREAM_TIMEOUT",
             Refusal::StoreUnavailable => "STORE_UNAVAILABLE",
             Refusal::Internal => "INTERNAL_ERROR",

@@ -45,16 +45,30 @@ fn posted(segments: &[&str]) -> Endpoint {
         [.., "messages", "count_tokens"] | [.., "responses", "input_tokens"] => {
             Endpoint::CountTokens
         }
-        // Work that is billed later, elsewhere, or by the second.
-        [.., "batches" | "complete" | "videos" | "interactions"]
-        | [.., "videos", _, "remix"]
-        | [.., "fine_tuning", "jobs"]
-        | [.., "threads", "runs"]
-        | [.., "threads", _, "runs"]
-        | [.., "runs", _, "submit_tool_outputs"] => Endpoint::Unmetered,
-        _ => Endpoint::Other,
+        // Among what is kept: work that is billed later, or elsewhere.
+        [.., "batches" | "runs" | "search" | "submit_tool_outputs"] => Endpoint::Unmetered,
+        _ if segments.iter().any(|segment| FREE.contains(segment)) => Endpoint::Other,
+        // Deny by default: what is not known to be free may spend without showing it here.
+        _ => Endpoint::Unmetered,
     }
 }
+
+/// Collections whose posts keep things and produce nothing, and acts that cost nothing.
+const FREE: [&str; 13] = [
+    "files",
+    "uploads",
+    "moderations",
+    "assistants",
+    "threads",
+    "messages",
+    "conversations",
+    "vector_stores",
+    "containers",
+    "cancel",
+    "tokenize",
+    "detokenize",
+    "apply_template",
+];
 
 /// Gemini's custom verbs, `models/NAME:verb`, in lower case.
 fn gemini_verb(segment: &str) -> Option<Endpoint> {

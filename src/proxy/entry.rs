@@ -1,6 +1,7 @@
 //! The front door: from a head to an open exchange, or to an answer given here.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use pingora::proxy::Session;
@@ -12,8 +13,13 @@ use super::{Ctx, Edge};
 use crate::config::{Config, OnClientGone};
 use crate::exchange::plan::Demand;
 use crate::exchange::{Exchange, Identity, OpenRequest, Refusal};
-use crate::metering::{Edits, Endpoint, RequestFacts, include_usage_missing, read_request, splice};
+use crate::metering::{
+    Dialect, Edits, Endpoint, RequestFacts, include_usage_missing, read_request, splice,
+};
 use crate::time::UnixMs;
+
+/// Longest time one piece of an answer may take to be taken by the client.
+const LONGEST_WRITE: Duration = Duration::from_secs(60);
 
 /// What becomes of a request that was not refused.
 #[derive(Debug)]
@@ -50,6 +56,9 @@ impl Edge {
         ctx.facts = Some(Arc::clone(&facts));
         let facts = &*facts;
         ctx.deadline = ctx.started.checked_add(config.edge.request_timeout);
+        // A client that does not read must not keep its reservation for ever.
+        let write_timeout = config.edge.request_timeout.min(LONGEST_WRITE);
+        session.as_mut().set_write_timeout(Some(write_timeout));
         if sound.is_err() {
             // Where a head can be read in two ways, so can what follows it on this connection.
             session.set_keepalive(None);
@@ -129,6 +138,11 @@ fn open_request<'a>(
             input_tokens: request.map_or(0, |r| r.input_tokens),
             declared_output: request.and_then(|r| r.output_bound),
             choices: request.map_or(1, |r| r.choices.max(1)),
+            may_write_1h_cache: facts.dialect == Dialect::Anthropic
+                && read
+                    .whole
+                    .as_ref()
+                    .is_some_and(|body| memchr::memmem::find(body, b"\"1h\"").is_some()),
         },
         request_size: i64::try_from(ctx.request_size).unwrap_or(i64::MAX),
         started: ctx.started,

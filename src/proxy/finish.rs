@@ -45,7 +45,7 @@ impl Edge {
         if strip && head.headers.contains_key(header::CONTENT_LENGTH) {
             // The body will be shorter than the upstream said.
             head.remove_header(&header::CONTENT_LENGTH);
-            if session.req_header().version <= http::Version::HTTP_11 {
+            if session.req_header().version == http::Version::HTTP_11 {
                 head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
             }
         }
@@ -90,7 +90,7 @@ impl Edge {
         }
         e.retry.decide_reuse(connection_was_pooled);
         let kind = retry::kind(&e);
-        if connection_was_pooled && retry::was_stale(&e) {
+        if connection_was_pooled && retry::was_stale(&e, exchange.since_sent()) {
             // The peer had closed an idle connection: it never saw this request whole.
             ctx.same_peer_again = true;
             e.set_retry(true);

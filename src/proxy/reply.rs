@@ -73,7 +73,7 @@ fn row(refusal: &Refusal) -> Row {
         Refusal::UpstreamUnavailable => {
             row(502, "api_error", Some("upstream_unavailable"), "api_error")
         }
-        Refusal::Overloaded | Refusal::Draining => row(
+        Refusal::Overloaded => row(
             503,
             "api_error",
             Some("upstream_unavailable"),
@@ -163,7 +163,6 @@ fn retry_after(refusal: &Refusal) -> Option<i64> {
             shortage.retry_after_ms
         }
         Refusal::StoreUnavailable | Refusal::Overloaded => Some(1_000),
-        Refusal::Draining => Some(2_000),
         _ => None,
     }
 }
@@ -226,7 +225,6 @@ fn message(refusal: &Refusal) -> String {
         Refusal::UpstreamUnavailable => "The upstream is unavailable.".into(),
         Refusal::UpstreamTimeout => "The upstream did not answer in time.".into(),
         Refusal::StoreUnavailable => "The quota store is unavailable; the request was not forwarded.".into(),
-        Refusal::Draining => "This edge is shutting down; try again.".into(),
         Refusal::Internal => "The proxy failed; the request was not charged.".into(),
     }
 }
@@ -267,7 +265,6 @@ fn chinese_message(refusal: &Refusal) -> String {
         Refusal::UpstreamUnavailable => "上游不可用。".into(),
         Refusal::UpstreamTimeout => "上游未在规定时间内响应。".into(),
         Refusal::StoreUnavailable => "额度存储不可用，请求未被转发。".into(),
-        Refusal::Draining => "此节点正在关闭，请重试。".into(),
         Refusal::Internal => "代理内部错误，请求未计费。".into(),
     }
 }

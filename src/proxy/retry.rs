@@ -1,5 +1,7 @@
 //! What a failed attempt means: for the peer's health, for another attempt, and for the client.
 
+use std::time::Duration;
+
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
@@ -38,9 +40,16 @@ pub fn is_status(error: &Error) -> bool {
     matches!(error.etype(), ErrorType::HTTPStatus(_))
 }
 
+/// A connection that its peer had closed shows it within a round trip; who closes later may have
+/// worked on the request, and may bill it.
+const STALE_SHOWS: Duration = Duration::from_secs(1);
+
 /// Whether a failure over a pooled connection means that the peer had closed it before the request
 /// was there whole: then it cannot have acted on it, and may be asked again. An answer is none of these.
-pub fn was_stale(error: &Error) -> bool {
+pub fn was_stale(error: &Error, since_sent: Duration) -> bool {
+    if since_sent > STALE_SHOWS {
+        return false;
+    }
     match error.etype() {
         ErrorType::HTTPStatus(_) => false,
         ErrorType::WriteError => true,

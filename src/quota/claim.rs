@@ -41,8 +41,10 @@ pub struct Ask {
     pub requests: i64,
     /// Estimated input tokens: must fit whole, whatever the admission.
     pub input_tokens: i64,
-    /// Output tokens to hold; clamping may grant fewer, never fewer than 1 unless 0 are asked.
+    /// Output tokens to hold; clamping may grant fewer, never fewer than `least_output_tokens`.
     pub output_tokens: i64,
+    /// Output tokens without which the answer makes no sense: one for each choice asked for.
+    pub least_output_tokens: i64,
     /// Nano-USD that do not depend on the output: input and per-request price.
     pub fixed_nano_usd: i64,
     /// Price of the output, nano-USD per million tokens.

@@ -22,6 +22,7 @@ impl Ask {
             self.requests,
             self.input_tokens,
             self.output_tokens,
+            self.least_output_tokens,
             self.fixed_nano_usd,
             self.output_nano_per_million,
         ];
@@ -31,7 +32,10 @@ impl Ask {
     /// What must be left of each resource for the exchange to be admitted.
     pub(super) fn least(&self) -> [i64; 3] {
         match self.admission {
-            Admission::Clamp => self.amounts_for(self.output_tokens.min(1)).to_array(),
+            Admission::Clamp => {
+                let least = self.output_tokens.min(self.least_output_tokens);
+                self.amounts_for(least).to_array()
+            }
             Admission::Strict => self.amounts_for(self.output_tokens).to_array(),
             Admission::Open => [1, 1, 1],
         }

@@ -82,7 +82,8 @@ impl Signals {
         match config::load(self.source.as_deref(), &env) {
             Ok(loaded) => {
                 logging::set_level(loaded.config.log.level);
-                let config = Arc::new(loaded.config);
+                let old = Arc::clone(&self.desk.live.load().config);
+                let config = Arc::new(old.reloaded(loaded.config));
                 self.admin_config.store(Arc::clone(&config));
                 self.desk.live.store(Arc::new(Live::new(config)));
                 Reloaded { faults: None }.emit();

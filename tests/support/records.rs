@@ -57,6 +57,7 @@ pub fn ask(id: Uuid, key: KeyId, scopes: Vec<ScopeClaim>, input: i64, output: i6
         requests: 1,
         input_tokens: input,
         output_tokens: output,
+        least_output_tokens: 1,
         fixed_nano_usd: 0,
         output_nano_per_million: 1_000_000,
         rate_limited: true,

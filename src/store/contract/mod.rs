@@ -190,6 +190,7 @@ impl Caller {
             requests: 1,
             input_tokens: input,
             output_tokens: output,
+            least_output_tokens: 1,
             fixed_nano_usd: 0,
             output_nano_per_million: 1_000_000,
             rate_limited: true,

@@ -82,6 +82,7 @@ impl Books {
             requests: 1,
             input_tokens: tokens,
             output_tokens: 0,
+            least_output_tokens: 1,
             fixed_nano_usd: 0,
             output_nano_per_million: 0,
             rate_limited: true,

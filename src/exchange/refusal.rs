@@ -46,6 +46,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// A request that makes no sense, in words for its sender.
+    pub fn bad(message: &str) -> Refusal {
+        Refusal::BadRequest {
+            message: message.to_owned(),
+            param: None,
+        }
+    }
+
     /// The code that logs, events and `/api/v1/*` answers carry.
     pub fn code(&self) -> &'static str {
         match self {

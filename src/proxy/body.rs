@@ -78,42 +78,50 @@ fn framing(session: &mut Session) -> Framing {
     length.map_or(Framing::Unknown, Framing::Length)
 }
 
-/// Reads the body to its end. A client that waits for `100 Continue` gets it first (RFC 9110
-/// section 10.1.1). Not cancel safe: what was read is lost with the future.
+/// Checks the declared length; tells a client that waits for it to go on (RFC 9110 section 10.1.1).
+async fn begin(
+    session: &mut Session,
+    limit: usize,
+    expects_continue: bool,
+) -> Result<Framing, Refusal> {
+    let framing = framing(session);
+    if let Framing::Length(length) = framing
+        && length > limit
+    {
+        return Err(Refusal::BodyTooLarge { limit });
+    }
+    if expects_continue && framing != Framing::Empty {
+        let told = session.as_mut().write_continue_response().await;
+        told.map_err(|_| client_gone())?;
+    }
+    Ok(framing)
+}
+
+async fn next_piece(session: &mut Session, deadline: Duration) -> Result<Option<Bytes>, Refusal> {
+    match tokio::time::timeout(deadline, session.as_mut().read_request_body()).await {
+        Ok(piece) => piece.map_err(|_| client_gone()),
+        Err(_) => Err(too_slow()),
+    }
+}
+
+/// Reads the body to its end. Not cancel safe: what was read is lost with the future.
 pub async fn read_whole(
     session: &mut Session,
     bounds: &Bounds,
     share: &mut Share,
     expects_continue: bool,
 ) -> Result<Whole, Refusal> {
-    let framing = framing(session);
-    if let Framing::Length(length) = framing
-        && length > bounds.max_body
-    {
-        return Err(Refusal::BodyTooLarge {
-            limit: bounds.max_body,
-        });
-    }
+    let framing = begin(session, bounds.max_body, expects_continue).await?;
     if framing == Framing::Empty {
         return Ok(Whole {
             bytes: Bytes::new(),
             replays: true,
         });
     }
-    if expects_continue {
-        session
-            .as_mut()
-            .write_continue_response()
-            .await
-            .map_err(|_| client_gone())?;
-    }
     let read = read_all(session, framing, bounds, share);
     match tokio::time::timeout(bounds.deadline, read).await {
         Ok(whole) => whole,
-        Err(_) => Err(Refusal::BadRequest {
-            message: "the request body came too slowly".to_owned(),
-            param: None,
-        }),
+        Err(_) => Err(too_slow()),
     }
 }
 
@@ -199,50 +207,27 @@ pub async fn peek_upload(
     content_type: &str,
     expects_continue: bool,
 ) -> Result<Peeked, Refusal> {
-    let framing = framing(session);
-    let passing = || Peeked {
-        model: None,
-        body: Body::Passing,
-        whole: None,
-    };
-    if let Framing::Length(length) = framing
-        && length > bounds.max_upload
-    {
-        return Err(Refusal::BodyTooLarge {
-            limit: bounds.max_upload,
+    let framing = begin(session, bounds.max_upload, expects_continue).await?;
+    if framing == Framing::Empty || !is_multipart(content_type) {
+        return Ok(Peeked {
+            model: None,
+            body: Body::Passing,
+            whole: None,
         });
-    }
-    if framing == Framing::Empty {
-        return Ok(passing());
-    }
-    if expects_continue {
-        session
-            .as_mut()
-            .write_continue_response()
-            .await
-            .map_err(|_| client_gone())?;
-    }
-    if !is_multipart(content_type) {
-        return Ok(passing());
     }
     let mut head = BytesMut::new();
     let mut model = None;
     let mut ended = false;
     while model.is_none() && head.len() < PEEK && !ended {
         if let Framing::Length(length) = framing {
-            let remaining = length - head.len();
+            let remaining = length.saturating_sub(head.len());
             if remaining <= REPLAY {
                 // What remains will be replayed by Pingora; the part before is ours to put back.
                 session.as_mut().enable_retry_buffering();
                 return peek_tail(session, head, length, bounds, content_type).await;
             }
         }
-        let read =
-            tokio::time::timeout(bounds.deadline, session.as_mut().read_request_body()).await;
-        match read
-            .map_err(|_| client_gone())?
-            .map_err(|_| client_gone())?
-        {
+        match next_piece(session, bounds.deadline).await? {
             Some(piece) => head.extend_from_slice(&piece),
             None => ended = true,
         }
@@ -272,12 +257,7 @@ async fn peek_tail(
     content_type: &str,
 ) -> Result<Peeked, Refusal> {
     while head.len() < length {
-        let read =
-            tokio::time::timeout(bounds.deadline, session.as_mut().read_request_body()).await;
-        match read
-            .map_err(|_| client_gone())?
-            .map_err(|_| client_gone())?
-        {
+        match next_piece(session, bounds.deadline).await? {
             Some(piece) => head.extend_from_slice(&piece),
             None => break,
         }
@@ -334,17 +314,15 @@ impl Body {
 }
 
 fn client_gone() -> Refusal {
-    Refusal::BadRequest {
-        message: "the request body ended early".to_owned(),
-        param: None,
-    }
+    Refusal::bad("the request body ended early")
+}
+
+fn too_slow() -> Refusal {
+    Refusal::bad("the request body came too slowly")
 }
 
 fn longer_than_declared() -> Refusal {
-    Refusal::BadRequest {
-        message: "the request body is longer than its Content-Length".to_owned(),
-        param: None,
-    }
+    Refusal::bad("the request body is longer than its Content-Length")
 }
 
 /// Takes what a refused client still sends, so that it reads the refusal instead of a reset: at most

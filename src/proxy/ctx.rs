@@ -8,11 +8,13 @@ use uuid::Uuid;
 use super::active::ActiveRequest;
 use super::body::Body;
 use super::budget::Share;
+use super::busy::Gathered;
 use super::cut::Cutting;
 use super::facts::Facts;
 use super::relay;
 use crate::exchange::Exchange;
 use crate::keys::KeyRecord;
+use crate::metering::Dialect;
 
 /// What the phases of one request share.
 pub struct Ctx {
@@ -33,6 +35,8 @@ pub struct Ctx {
     /// The last attempt failed on a stale pooled connection: the same peer is tried again.
     pub same_peer_again: bool,
     pub cutting: Cutting,
+    /// The body of an upstream's 429, shown when it is known whole.
+    pub gathered: Option<Gathered>,
     /// Status and code of what was answered here.
     pub refused: Option<(u16, &'static str)>,
     pub client_gone: relay::ClientGone,
@@ -65,11 +69,19 @@ impl Ctx {
             strip_usage_chunk: false,
             same_peer_again: false,
             cutting: Cutting::default(),
+            gathered: None,
             refused: None,
             client_gone: relay::ClientGone::default(),
             relayed: false,
             _active: active,
         }
+    }
+
+    /// The dialect of the path, as far as a head was read.
+    pub fn dialect(&self) -> Dialect {
+        self.facts
+            .as_ref()
+            .map_or(Dialect::OpenAi, |facts| facts.dialect)
     }
 
     pub fn request_id(&self) -> String {

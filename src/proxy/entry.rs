@@ -196,10 +196,9 @@ async fn read_body(
         .headers
         .contains_key(http::header::CONTENT_ENCODING)
     {
-        return Err(Refusal::BadRequest {
-            message: "compressed request bodies are not taken; send the JSON as it is".to_owned(),
-            param: None,
-        });
+        return Err(Refusal::bad(
+            "compressed request bodies are not taken; send the JSON as it is",
+        ));
     }
     let whole = body::read_whole(session, &bounds, share, facts.expects_continue)
         .await

@@ -84,44 +84,41 @@ pub fn text<'a>(head: &'a RequestHeader, name: &str) -> Option<&'a str> {
     head.headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-fn fault(message: &str) -> Refusal {
-    Refusal::BadRequest {
-        message: message.to_owned(),
-        param: None,
-    }
-}
-
 /// Refuses heads whose framing or target two servers could read differently (RFC 9112 section 11).
 fn sound_head(head: &RequestHeader) -> Result<(), Refusal> {
     if head.method == http::Method::TRACE {
         // Its answer repeats the request, our credential included (RFC 9110 section 9.3.8).
-        return Err(fault("TRACE is not served"));
+        return Err(Refusal::bad("TRACE is not served"));
     }
     let target = head.raw_path();
     if target.len() > MAX_TARGET {
-        return Err(fault("the request target is longer than 8 KiB"));
+        return Err(Refusal::bad("the request target is longer than 8 KiB"));
     }
     let path = head.uri.path();
     if path.split('/').any(is_dot_segment) {
-        return Err(fault("the path has a dot segment; send it resolved"));
+        return Err(Refusal::bad("the path has a dot segment; send it resolved"));
     }
     if head.version == http::Version::HTTP_11 && !head.headers.contains_key(http::header::HOST) {
-        return Err(fault("an HTTP/1.1 request needs a Host header"));
+        return Err(Refusal::bad("an HTTP/1.1 request needs a Host header"));
     }
     let mut codings = head.headers.get_all(http::header::TRANSFER_ENCODING).iter();
     if let Some(first) = codings.next()
         && (!first.as_bytes().eq_ignore_ascii_case(b"chunked") || codings.next().is_some())
     {
-        return Err(fault("Transfer-Encoding must be chunked, given once"));
+        return Err(Refusal::bad(
+            "Transfer-Encoding must be chunked, given once",
+        ));
     }
     let mut lengths = head.headers.get_all(http::header::CONTENT_LENGTH).iter();
     if let Some(first) = lengths.next() {
         let digits = !first.is_empty() && first.as_bytes().iter().all(u8::is_ascii_digit);
         if !digits || lengths.next().is_some() {
-            return Err(fault("Content-Length must be one number, given once"));
+            return Err(Refusal::bad(
+                "Content-Length must be one number, given once",
+            ));
         }
         if head.headers.contains_key(http::header::TRANSFER_ENCODING) {
-            return Err(fault(
+            return Err(Refusal::bad(
                 "Content-Length and Transfer-Encoding exclude each other",
             ));
         }

@@ -9,6 +9,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, Result};
 
+use super::busy::Gathered;
 use super::{Ctx, Edge, body::Body, cut, headers, local, retry};
 use crate::exchange::{Closed, End, Exchange, RefusedFacts};
 use crate::metering::Usage;
@@ -48,6 +49,10 @@ impl Edge {
             if session.req_header().version == http::Version::HTTP_11 {
                 head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
             }
+        }
+        if head.status == http::StatusCode::TOO_MANY_REQUESTS {
+            let chunked = session.req_header().version == http::Version::HTTP_11;
+            ctx.gathered = Some(Gathered::begin(head, chunked)?);
         }
         if let Some(peer) = exchange.peer() {
             match head.status.as_u16() {

@@ -15,6 +15,7 @@
 mod active;
 mod body;
 mod budget;
+mod busy;
 mod ctx;
 mod cut;
 mod entry;
@@ -41,8 +42,10 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use crate::exchange::{Desk, Refusal, Verdict};
+use crate::metering::Dialect;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::time::UnixMs;
 
 use body::Body;
 use budget::Budget;
@@ -99,12 +102,7 @@ impl Edge {
         ctx: &mut Ctx,
         refusal: &Refusal,
     ) -> Result<()> {
-        let (dialect, chinese) = ctx
-            .facts
-            .as_ref()
-            .map_or((crate::metering::Dialect::OpenAi, false), |f| {
-                (f.dialect, f.chinese)
-            });
+        let (dialect, chinese) = (ctx.dialect(), ctx.facts.as_ref().is_some_and(|f| f.chinese));
         let id = ctx.request_id();
         let reply = reply::Reply::new(refusal, dialect, &id, chinese);
         ctx.refused = Some((reply.status, refusal.code()));
@@ -120,19 +118,11 @@ impl Edge {
     fn extra_headers(&self, ctx: &Ctx, refusal: &Refusal) -> Vec<headers::Named> {
         let mut extra = match refusal {
             Refusal::QuotaExceeded(shortage) | Refusal::RateLimited(shortage) => {
-                let dialect = ctx
-                    .facts
-                    .as_ref()
-                    .map_or(crate::metering::Dialect::OpenAi, |f| f.dialect);
-                headers::quota_headers(&[shortage.standing], dialect, crate::time::UnixMs::now())
+                headers::quota_headers(&[shortage.standing], ctx.dialect(), UnixMs::now())
             }
             _ => Vec::new(),
         };
-        if ctx
-            .facts
-            .as_ref()
-            .is_some_and(|f| f.dialect == crate::metering::Dialect::Anthropic)
-        {
+        if ctx.dialect() == Dialect::Anthropic {
             let id = http::HeaderValue::from_str(&ctx.request_id());
             extra.extend(id.ok().map(|id| ("request-id", id)));
         }
@@ -195,7 +185,7 @@ impl ProxyHttp for Edge {
         let again = std::mem::take(&mut ctx.same_peer_again);
         let exchange = ctx.exchange.as_mut().ok_or_else(Self::no_peer)?;
         let peer = exchange
-            .attempt(crate::time::UnixMs::now(), again)
+            .attempt(UnixMs::now(), again)
             .ok_or_else(Self::no_peer)?;
         let address = self
             .addresses
@@ -338,7 +328,13 @@ impl ProxyHttp for Edge {
         if session.response_written().is_none() && retry::tells_empty_account(exchange, &chunk) {
             return Err(retry::empty_account());
         }
-        match exchange.passes(&chunk, end_of_stream) {
+        let verdict = exchange.passes(&chunk, end_of_stream);
+        if let Some(gathered) = &mut ctx.gathered {
+            let id = &exchange.subject.request_id;
+            *body = gathered.pass(&chunk, end_of_stream, exchange.dialect, id);
+            return Ok(None);
+        }
+        match verdict {
             Verdict::Forward => {}
             Verdict::Replace(bytes) => *body = (!bytes.is_empty()).then_some(bytes),
             Verdict::Cut => *body = Some(ctx.cutting.cut(exchange)?),

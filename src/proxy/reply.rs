@@ -120,6 +120,31 @@ impl Reply {
         }
     }
 
+    /// What is shown in place of an upstream's refusal that speaks of our account.
+    pub fn busy_upstream(dialect: Dialect, request_id: &str) -> Reply {
+        let kind = "rate_limit_error";
+        let message = "The upstream is busy; try again later.";
+        let body = match dialect {
+            Dialect::OpenAi => json!({"error": {
+                "message": message, "type": kind, "param": null, "code": "rate_limit_exceeded",
+            }}),
+            Dialect::Anthropic => json!({
+                "type": "error",
+                "error": {"type": kind, "message": message},
+                "request_id": request_id,
+            }),
+            Dialect::Gemini => json!({"error": {
+                "code": 429, "message": message, "status": google_status(429),
+            }}),
+        };
+        Reply {
+            status: 429,
+            body,
+            retry_after_ms: None,
+            should_not_retry: false,
+        }
+    }
+
     /// The event that ends a stream which had begun (its status is sent already).
     pub fn stream_event(&self, dialect: Dialect) -> Bytes {
         let text = match dialect {

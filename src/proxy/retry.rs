@@ -91,10 +91,7 @@ pub fn refusal(error: &Error, max_upload: usize) -> Option<Refusal> {
             | ErrorType::WriteError
             | ErrorType::ConnectionClosed
             | ErrorType::H2Error => None,
-            _ => Some(Refusal::BadRequest {
-                message: "the request could not be read".to_owned(),
-                param: None,
-            }),
+            _ => Some(Refusal::bad("the request could not be read")),
         };
     }
     Some(match error.etype() {

@@ -31,7 +31,7 @@ const GATHER_MOST: usize = 1_024;
 
 /// Under load reservations gather too: when a commit had this many, the next one lets more of them
 /// come first. Each shares the cost of a commit and of two thread switches; alone, one never waits.
-const CROWD: usize = 4;
+const CROWD: usize = 2;
 const GATHER_CROWD: Duration = Duration::from_micros(500);
 
 /// How long the writer waits before it tries failed settlements again.

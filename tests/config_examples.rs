@@ -90,9 +90,9 @@ fn the_full_example_shows_the_defaults() {
     assert_eq!(full.admin.listen, built_in.admin.listen);
     assert_eq!(full.admin.session_ttl, built_in.admin.session_ttl);
     assert_eq!(full.prices.unknown_model, built_in.prices.unknown_model);
-    // Health checks, and secrets, are none by default.
+    // Secrets are none by default.
     let bare = "pools: [{name: openai, dialect: openai, models: [\"gpt-*\", \"o*\", \"text-embedding-*\"], \
-                health_check: {path: /v1/models}, peers: [{url: \"https://api.openai.com\", credential: x}]}]";
+                peers: [{url: \"https://api.openai.com\", credential: x}]}]";
     let bare = config::parse(bare, "bare", &conf(), &|_| None)
         .unwrap()
         .config;

@@ -251,19 +251,18 @@ fn the_built_in_prices_have_no_fault() {
 
 #[test]
 fn what_comes_later_is_told_and_nothing_else() {
-    let text = "pools:\n- {name: a, dialect: openai, models: [x], balance: fallback,\n   peers: [{url: \"http://h/v1\"}]}\nquota:\n  local_slices: {size: 5%}\n";
+    let text = "pools:\n- {name: a, dialect: openai, models: [x],\n   health_check: {path: /v1/models},\n   balance: fallback, cooldown: {failures: 2}, retry: {on: [429, 5xx]},\n   peers: [{url: \"http://h/v1\"}]}\nquota:\n  local_slices: {size: 5%}\n";
     let notices: Vec<String> = parse(text)
         .unwrap()
         .notices
         .iter()
         .map(ToString::to_string)
         .collect();
-    assert_eq!(notices.len(), 3, "{notices:#?}");
+    assert_eq!(notices.len(), 2, "{notices:#?}");
     assert!(notices[0].starts_with(
-        "q.yaml:2: pools[0].balance: notice: accepted; takes effect with a later release"
+        "q.yaml:3: pools[0].health_check: notice: accepted; takes effect with a later release"
     ));
-    assert!(notices[1].starts_with("q.yaml:3: pools[0].peers[0].url: notice: ends in /v1"));
-    assert!(notices[2].starts_with("q.yaml:5: quota.local_slices"));
+    assert!(notices[1].starts_with("q.yaml:7: quota.local_slices"));
     let empty = parse("").unwrap().notices;
     assert_eq!(empty.len(), 1);
     assert!(
@@ -271,6 +270,45 @@ fn what_comes_later_is_told_and_nothing_else() {
             .to_string()
             .contains("pools: notice: there are none")
     );
+}
+
+#[test]
+fn what_does_less_than_it_seems_is_told() {
+    let notices = |text: &str| -> Vec<String> {
+        let loaded = parse(text).unwrap_or_else(|faults| panic!("{faults}"));
+        let told = loaded.notices.iter().map(ToString::to_string);
+        told.filter(|notice| !notice.contains("there are none"))
+            .collect()
+    };
+    let pool = |timeouts: &str| {
+        let peers = "peers: [{url: \"http://h\"}]";
+        notices(&format!(
+            "pools: [{{name: a, dialect: openai, models: [x], {peers}, timeouts: {timeouts}}}]"
+        ))
+    };
+    assert_eq!(
+        pool("{first_byte: 300s}"),
+        [
+            "q.yaml:1: pools[0].timeouts: notice: one read time-out rules head and body: \
+             the longer of first_byte and idle"
+        ]
+    );
+    assert!(pool("{first_byte: 300s, idle: 5m}").is_empty());
+    let redis = notices("store: {kind: redis}").concat();
+    assert!(
+        redis.contains("store.kind: notice: ") && redis.contains("`serve` refuses to start"),
+        "{redis}"
+    );
+    let short = notices("admin: {token: x, password: also-too-short}");
+    assert_eq!(short.len(), 2, "{short:#?}");
+    assert!(short[0].contains("is shorter than 16 characters"));
+    assert!(notices("admin: {token: sixteen-or-more-characters}").is_empty());
+}
+
+#[test]
+fn a_known_field_is_listed_once() {
+    let found = fault("edge: {zzz: 1}");
+    assert_eq!(found.matches("listen").count(), 1, "{found}");
 }
 
 #[test]

@@ -119,6 +119,8 @@ fn admin<'a>(
         section.later("master_key");
     }
     weak_secret_key(&mut section, &admin);
+    short_secret(&mut section, "token", admin.token.as_ref());
+    short_secret(&mut section, "password", admin.password.as_ref());
     // A faulty secret is told once, and not as a missing one too.
     let all_read = section.at.report.faults.borrow().len() == faults_before;
     let is_open =
@@ -167,6 +169,18 @@ fn weak_secret_key(section: &mut Section<'_>, admin: &AdminConfig) {
         field
             .at
             .notice("is shorter than 32 bytes; a random one of 32 bytes or more is safer");
+    }
+}
+
+/// Guesses are slowed, but a short secret falls to few of them.
+fn short_secret(section: &mut Section<'_>, name: &'static str, secret: Option<&SecretText>) {
+    const MIN_CHARS: usize = 16;
+    if secret.is_some_and(|secret| secret.reveal().chars().count() < MIN_CHARS)
+        && let Some(field) = section.field(name)
+    {
+        field.at.notice(format!(
+            "is shorter than {MIN_CHARS} characters; a random one of {MIN_CHARS} or more is safer"
+        ));
     }
 }
 

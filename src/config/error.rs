@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     pub file: String,
-    /// From 1.
+    /// From 1; 0 where there is no file, and none is shown.
     pub line: usize,
     /// `pools[0].peers[1].url`.
     pub path: String,
@@ -14,7 +14,10 @@ pub struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.file, self.line, self.path)
+        match self.line {
+            0 => write!(f, "{}: {}", self.file, self.path),
+            line => write!(f, "{}:{line}: {}", self.file, self.path),
+        }
     }
 }
 

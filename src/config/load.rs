@@ -40,7 +40,12 @@ fn load_or_default(path: Option<&Path>, env: Env<'_>, default: &Path) -> Result<
         .or_else(|| named().map(PathBuf::from))
         .or_else(|| default.exists().then(|| default.to_path_buf()));
     let Some(source) = source else {
-        return parse("", "(built-in defaults)", Path::new("."), env);
+        let mut loaded = parse("", "(built-in defaults)", Path::new("."), env)?;
+        for notice in &mut loaded.notices {
+            // There is no file to open at a line.
+            notice.place.line = 0;
+        }
+        return Ok(loaded);
     };
     let file = source.display().to_string();
     let text = read_file(&source).map_err(|message| {
@@ -111,6 +116,11 @@ mod tests {
         let nothing = load_or_default(None, &unset, &at("default.yaml")).unwrap();
         assert_eq!(nothing.source, None);
         assert_eq!(nothing.config.server.threads, 2);
+        let notice = nothing.notices[0].to_string();
+        assert!(
+            notice.starts_with("(built-in defaults): pools: notice: "),
+            "{notice}"
+        );
 
         for (name, count) in [("default.yaml", 3), ("variable.yaml", 4), ("given.yaml", 5)] {
             std::fs::write(at(name), format!("server: {{threads: {count}}}")).unwrap();

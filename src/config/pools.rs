@@ -86,11 +86,7 @@ fn balance(section: &mut Section<'_>) -> Balance {
         ("consistent_hash", Balance::ConsistentHash),
         ("fallback", Balance::Fallback),
     ];
-    let balance = section.or("balance", Balance::RoundRobin, choice(balances));
-    if !matches!(balance, Balance::RoundRobin | Balance::Weighted) {
-        section.later("balance");
-    }
-    balance
+    section.or("balance", Balance::RoundRobin, choice(balances))
 }
 
 fn retry(section: &mut Section<'_>) -> (u32, Vec<RetryOn>) {
@@ -104,15 +100,11 @@ fn retry(section: &mut Section<'_>) -> (u32, Vec<RetryOn>) {
     let attempts = retry.or("attempts", 2, whole(1, 10));
     let default = vec![RetryOn::Connect, RetryOn::TooManyRequests];
     let retry_on = retry.list("on", default, choice(causes));
-    if retry_on.iter().any(|cause| *cause != RetryOn::Connect) {
-        retry.later("on");
-    }
     retry.finish();
     (attempts, retry_on)
 }
 
 fn cooldown(section: &mut Section<'_>) -> (u32, Duration) {
-    section.later("cooldown");
     let mut cooldown = section.section("cooldown");
     let failures = cooldown.or("failures", 3, whole(1, 1_000_000));
     let rest = cooldown.or("for", Duration::from_secs(30), duration);
@@ -142,6 +134,12 @@ fn timeouts(mut section: Section<'_>) -> Timeouts {
         first_byte: section.or("first_byte", Duration::from_secs(120), duration),
         idle: section.or("idle", Duration::from_secs(120), duration),
     };
+    if timeouts.first_byte != timeouts.idle {
+        // Pingora's `read_timeout` knows no phases.
+        section
+            .at
+            .notice("one read time-out rules head and body: the longer of first_byte and idle");
+    }
     section.finish();
     timeouts
 }

@@ -216,7 +216,10 @@ pub struct Section<'a> {
 impl<'a> Section<'a> {
     /// The field of this name, where it is given.
     pub fn field(&mut self, name: &'static str) -> Option<Field<'a>> {
-        self.asked.push(name);
+        // Asked twice, it is still one name where the known ones are listed.
+        if !self.asked.contains(&name) {
+            self.asked.push(name);
+        }
         let entry = self.entries.iter().find(|entry| entry.name == name)?;
         let given =
             !matches!(&entry.node.value, Value::Scalar { text, plain: true } if is_null(text));

@@ -23,7 +23,9 @@ pub fn store(mut section: Section<'_>) -> StoreConfig {
     let retention_days = section.or("retention", 30, days);
     let redis = redis(section.section("redis"), retention_days);
     if engine == Engine::Redis {
-        section.later("kind");
+        section
+            .place_of("kind")
+            .notice("accepted by `check`; `serve` refuses to start with it in this release");
     }
     section.finish();
     match engine {

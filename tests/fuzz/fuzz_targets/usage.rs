@@ -1,7 +1,4 @@
 #![no_main]
-//! See `checks::usage`.
+//! See `quota_proxy_fuzz::usage`.
 
-#[path = "../checks.rs"]
-mod checks;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::usage(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| quota_proxy_fuzz::usage(data));

@@ -9,7 +9,6 @@
 //! ```
 
 mod anthropic;
-
 mod cursor;
 mod decode;
 mod encode;

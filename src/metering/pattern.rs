@@ -133,6 +133,7 @@ mod tests {
             r#"{"sequence_number":10,"delta":"two","done":null,"obfuscation":"","usage":{}}"#,
             r#"{"sequence_number":10,"delta":"two","done":null,"obfuscation":"\","x":""}"#,
             r#"{"sequence_number":10,"delta":"two","#,
+            r#"{"sequence_number":10,"delta":"two","done":null,"obfuscation":""} {"usage":1}"#,
         ] {
             assert_eq!(text(other), None, "{other}");
         }

@@ -12,8 +12,8 @@ use super::usage::{Dialect, Endpoint};
 
 /// How the decoded bytes are read.
 enum Shape {
-    /// Before the first byte that tells.
-    Unknown,
+    /// Before the first byte that tells; the white space that came last.
+    Unknown(Option<u8>),
     Json,
     Events(Splitter),
     /// A plain transcript: all of it is produced text.
@@ -27,6 +27,8 @@ pub(super) struct PlainMeter {
     pub(super) reader: Reader,
     strip: Option<Strip>,
     pattern: Pattern,
+    /// The content type says events.
+    labelled_events: bool,
     /// The document in hand has been read to its end, or recognised.
     settled: bool,
     /// The first bytes of the open event's data, to know `[DONE]`.
@@ -44,7 +46,7 @@ impl PlainMeter {
         let text = kind.starts_with("text/") && !kind.starts_with("text/html");
         let shape = match setup.endpoint {
             Endpoint::Audio if text && !structured => Shape::Text,
-            _ if structured || text || kind.trim().is_empty() => Shape::Unknown,
+            _ if structured || text || kind.trim().is_empty() => Shape::Unknown(None),
             _ => return None,
         };
         let dialect = match setup.endpoint {
@@ -62,6 +64,7 @@ impl PlainMeter {
             strip: setup.strip_usage_chunk.then(Strip::default),
             pattern: Pattern::default(),
             settled: false,
+            labelled_events: kind.contains("event-stream"),
             head: [0; 8],
             data_len: 0,
         })
@@ -74,11 +77,11 @@ impl PlainMeter {
 
     /// Sees decoded bytes; what is to leave in their place, if not themselves.
     pub(super) fn push(&mut self, bytes: &[u8], end: bool) -> Option<Vec<u8>> {
-        if matches!(self.shape, Shape::Unknown) {
-            self.decide(bytes);
+        if let Shape::Unknown(space) = self.shape {
+            self.decide(bytes, space);
         }
         match &mut self.shape {
-            Shape::Unknown => None,
+            Shape::Unknown(_) => None,
             Shape::Text => {
                 self.reader.produced_text(bytes);
                 if end {
@@ -94,15 +97,23 @@ impl PlainMeter {
         }
     }
 
-    /// The first byte that is no space tells JSON from events, whatever the content type says.
-    fn decide(&mut self, bytes: &[u8]) {
-        let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
-        match first {
-            None => {}
+    /// The first byte that is no space tells JSON from events, whatever the content type says; where
+    /// it says events, the very first byte does, since white space is part of them.
+    fn decide(&mut self, bytes: &[u8], space: Option<u8>) {
+        let white = |byte: &u8| byte.is_ascii_whitespace() && !self.labelled_events;
+        match bytes.iter().find(|byte| !white(byte)) {
+            None => self.shape = Shape::Unknown(bytes.last().copied().or(space)),
             Some(b'{' | b'[') => self.shape = Shape::Json,
             Some(_) => {
                 self.reader.set_stream();
-                self.shape = Shape::Events(Splitter::new());
+                let mut splitter = Splitter::new();
+                let passed = space.as_slice();
+                let mut events = Events {
+                    plain: self,
+                    bytes: passed,
+                };
+                splitter.feed(passed, &mut events);
+                self.shape = Shape::Events(splitter);
             }
         }
     }

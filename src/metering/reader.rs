@@ -259,10 +259,7 @@ impl Sink for Reader {
             },
         };
         match node {
-            Node::Usage => {
-                self.document.has_usage = true;
-                self.document.report = Report::NONE;
-            }
+            Node::Usage => self.document.has_usage = true,
             Node::Error => self.document.has_error = true,
             Node::Choices => self.document.choices = Choices::Empty,
             _ => {}

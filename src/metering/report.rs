@@ -291,6 +291,26 @@ mod tests {
     }
 
     #[test]
+    fn a_breakdown_never_adds_to_what_it_breaks_down() {
+        let usage = |write_5m: &str, write_1h: &str| {
+            let report = report(&[
+                ("input_tokens", "500"),
+                ("cache_creation_input_tokens", "100"),
+                ("ephemeral_5m_input_tokens", write_5m),
+                ("ephemeral_1h_input_tokens", write_1h),
+                ("output_tokens", "1"),
+            ]);
+            let usage = report.usage(Dialect::Anthropic).unwrap();
+            assert_eq!(usage.input_tokens, 600);
+            (usage.cache_write_5m_tokens, usage.cache_write_1h_tokens)
+        };
+        assert_eq!(usage("40", "60"), (40, 60));
+        assert_eq!(usage("0", "200"), (0, 100));
+        assert_eq!(usage("300", "0"), (100, 0));
+        assert_eq!(usage("null", "30"), (70, 30));
+    }
+
+    #[test]
     fn cost_is_exact_and_rounded_up() {
         let cost = |raw: &str| decimal(raw.as_bytes(), NANO_PER_USD);
         assert_eq!(cost("0.00014"), Some(140_000));

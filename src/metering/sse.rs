@@ -112,6 +112,10 @@ impl Splitter {
             }
         }
         self.part(line, sink);
+        // A data line without a value still is one.
+        if matches!(self.line, Line::Colon | Line::Name(4)) {
+            self.data(b"", false, sink);
+        }
         self.line = Line::Start;
     }
 
@@ -184,8 +188,8 @@ mod tests {
 
     #[test]
     fn every_line_ending_gives_the_same_events_wherever_it_is_cut() {
-        let text = "\u{feff}: hi\nevent: x\ndata: {\"ä\":1}\nid: 3\n\ndata:a\ndata:  b\ndata\n\n\ndata: [DONE]\n\ndata: unfinished";
-        let expected = ["{\"ä\":1}", "a\n b", "[DONE]"];
+        let text = "\u{feff}: hi\nevent: x\ndata: {\"ä\":1}\nid: 3\n\ndata:\ndata\ndata: x\n\ndata:a\ndata:  b\ndata\n\n\ndata: [DONE]\n\ndata: unfinished";
+        let expected = ["{\"ä\":1}", "\n\nx", "a\n b\n", "[DONE]"];
         for ending in ["\n", "\r", "\r\n"] {
             let stream = text.replace('\n', ending).into_bytes();
             assert_eq!(events(&[&stream]), expected);

@@ -182,6 +182,43 @@ fn a_chunk_leaves_when_it_arrives_while_usage_is_taken_out() {
 }
 
 #[test]
+fn a_cut_chunk_leaves_as_soon_as_it_shows_a_choice() {
+    for golden in goldens().iter().filter(|golden| golden.strip) {
+        let text = String::from_utf8(golden.body.clone()).unwrap();
+        let mut meter = golden.meter("", true);
+        for event in text.split_inclusive("\n\n") {
+            let Some(at) = event.find("\"choices\":[{") else {
+                continue;
+            };
+            let (head, tail) = event.split_at(at + 12);
+            let push = |meter: &mut quota_proxy::metering::Meter, part: &str| {
+                let part = Bytes::copy_from_slice(part.as_bytes());
+                meter.push(&part, false).unwrap_or(part)
+            };
+            let (name, rest) = head.split_at(at);
+            assert_eq!(push(&mut meter, name), "", "{}", golden.name);
+            assert_eq!(push(&mut meter, rest), head, "{}", golden.name);
+            assert_eq!(push(&mut meter, tail), tail, "{}", golden.name);
+        }
+    }
+}
+
+#[test]
+fn a_usage_chunk_too_long_to_hold_passes_whole() {
+    let golden = goldens().into_iter().find(|golden| golden.strip).unwrap();
+    let body = format!(
+        "data: {{\"pad\":\"{}\",\"choices\":[],\"usage\":{{\"prompt_tokens\":3,\"completion_tokens\":4}}}}\n\ndata: [DONE]\n\n",
+        "x".repeat(40_000)
+    );
+    for size in [1_000, 16_000, 39_000] {
+        let mut meter = golden.meter("", true);
+        let got = feed(&mut meter, body.as_bytes().chunks(size));
+        assert!(got == body.as_bytes(), "in pieces of {size}");
+        assert_eq!(meter.observe().usage.unwrap().output_tokens, 4);
+    }
+}
+
+#[test]
 fn in_an_encoded_stream_the_usage_chunk_is_taken_out_too_and_nothing_waits() {
     for golden in goldens().iter().filter(|golden| golden.strip) {
         let expected = golden.stripped();

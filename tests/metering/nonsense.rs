@@ -76,6 +76,31 @@ fn the_last_report_counts_and_nonsense_after_it_does_not() {
 }
 
 #[test]
+fn an_event_that_looks_like_an_earlier_one_still_reports() {
+    let event = |text: &str, tokens: i64| {
+        format!(
+            "data: {{\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}}}}],\"usage\":{{\"prompt_tokens\":1,\"completion_tokens\":{tokens}}}}}\n\n"
+        )
+    };
+    let body = [event("a", 5), event("b\\n", 7), event("c", 5)].concat();
+    assert_eq!(observed(&body).usage.map(sides), Some((1, 5)));
+}
+
+#[test]
+fn half_of_a_pair_of_surrogates_is_one_odd_character() {
+    for (escaped, text) in [
+        ("\\ud83dx", "\u{fffd}x"),
+        ("x\\ud83d", "x\u{fffd}"),
+        ("\\ud83d\\ude00", "😀"),
+        ("\\ud83d\\n\\ude00", "\u{fffd}\n\u{fffd}"),
+    ] {
+        let body =
+            format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"{escaped}\"}}}}]}}\n\n");
+        assert_eq!(observed(&body).output_text, text);
+    }
+}
+
+#[test]
 fn an_absurd_report_is_capped() {
     for number in ["1000000000000000000", "99999999999999999999999999"] {
         let seen = observed(&format!(

@@ -1,7 +1,4 @@
-//! See `checks::decode`.
+//! See `quota_proxy_fuzz::decode`.
 #![no_main]
 
-#[path = "../checks.rs"]
-mod checks;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::decode(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| quota_proxy_fuzz::decode(data));

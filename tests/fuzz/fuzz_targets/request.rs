@@ -1,7 +1,4 @@
-//! See `checks::request`.
+//! See `quota_proxy_fuzz::request`.
 #![no_main]
 
-#[path = "../checks.rs"]
-mod checks;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::request(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| quota_proxy_fuzz::request(data));

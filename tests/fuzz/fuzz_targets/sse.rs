@@ -1,7 +1,4 @@
-//! See `checks::sse`.
+//! See `quota_proxy_fuzz::sse`.
 #![no_main]
 
-#[path = "../checks.rs"]
-mod checks;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::sse(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| quota_proxy_fuzz::sse(data));

@@ -1,7 +1,4 @@
-//! See `checks::usage`.
+//! See `quota_proxy_fuzz::usage`.
 #![no_main]
 
-#[path = "../checks.rs"]
-mod checks;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::usage(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| quota_proxy_fuzz::usage(data));

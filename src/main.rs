@@ -94,6 +94,20 @@ fn import_prices(
             "{} models; {} entries without a token price skipped",
             report.models, report.skipped
         )?;
+        if report.rounded > 0 {
+            writeln!(
+                err,
+                "{} prices rounded to a nano-USD per million tokens",
+                report.rounded
+            )?;
+        }
+        if report.patterns > 0 {
+            writeln!(
+                err,
+                "left out: {} names with *, ? or brackets, which would price other models too",
+                report.patterns
+            )?;
+        }
         if !report.refused.is_empty() {
             writeln!(
                 err,

@@ -39,6 +39,10 @@ const BASIC: &str = "Basic realm=\"quota-proxy admin\", charset=\"UTF-8\"";
 
 /// Password hashes at work at once: each takes 19 MiB and more.
 const MAX_HASHING: usize = 2;
+/// Sign-ins that work at a hash or wait for it, at most; beyond, a caller tries again.
+const MAX_QUEUED: usize = 16;
+/// Seconds until then.
+const QUEUE_WAIT_SECS: u64 = 1;
 
 /// The operator behind a request; what the audit log calls `who`.
 #[derive(Clone, Debug)]
@@ -49,6 +53,7 @@ pub struct Operator(pub String);
 pub struct Guard {
     backoff: Mutex<Backoff>,
     hashing: Arc<Semaphore>,
+    queue: Semaphore,
     sessions: OnceCell<Sessions>,
 }
 
@@ -57,6 +62,7 @@ impl Default for Guard {
         Guard {
             backoff: Mutex::default(),
             hashing: Arc::new(Semaphore::new(MAX_HASHING)),
+            queue: Semaphore::new(MAX_QUEUED),
             sessions: OnceCell::new(),
         }
     }
@@ -146,7 +152,7 @@ async fn operator(
             Err(NoSession::Forged) => {}
         }
     }
-    let guesser = Guesser::new(client.0, "");
+    let guesser = Guesser::at_token(client.0);
     admin.guard.attempt(&guesser, now)?;
     if let Some(token) = &config.token
         && same(token, bearer)
@@ -176,7 +182,7 @@ pub async fn login(
     };
     let now = (admin.state.clock)();
     let client = client(&request);
-    let guesser = Guesser::new(client.0, &user);
+    let guesser = Guesser::at_password(client.0, &user);
     admin.guard.attempt(&guesser, now)?;
     let right_user = same(&SecretText::new(config.username.clone()), &user);
     // The password is checked for a wrong user too: names must not be told by time.
@@ -251,6 +257,9 @@ async fn password_fits(
     let Some(hash) = config.password_hash.clone() else {
         return Ok(config.password.as_ref().is_some_and(|p| same(p, &given)));
     };
+    let Ok(_place) = guard.queue.try_acquire() else {
+        return Err(Failure::TooMany(QUEUE_WAIT_SECS));
+    };
     let slot = guard.hashing.clone().acquire_owned().await;
     let slot = slot.map_err(|e| Failure::Internal(e.to_string()))?;
     let checked = tokio::task::spawn_blocking(move || {
@@ -265,4 +274,23 @@ async fn password_fits(
         .await
         .map_err(|e| Failure::Internal(e.to_string()))?;
     checked.map_err(|e| Failure::Internal(format!("admin.password_hash cannot be read: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn sign_ins_do_not_queue_without_end() {
+        let parsed = crate::config::parse("", "none", std::path::Path::new("."), &|_| None);
+        let mut config = parsed.unwrap().config.admin;
+        config.password_hash = Some(SecretText::new("no hash"));
+        let guard = Guard::default();
+        let places = guard.queue.try_acquire_many(16).unwrap();
+        let fits = password_fits(&guard, &config, String::from("x")).await;
+        assert!(matches!(fits, Err(Failure::TooMany(1))), "{fits:?}");
+        drop(places);
+        let fits = password_fits(&guard, &config, String::from("x")).await;
+        assert!(matches!(fits, Err(Failure::Internal(_))), "{fits:?}");
+    }
 }

@@ -249,13 +249,8 @@ fn depth(value: &Value) -> usize {
 
 /// A field that is not known, and the one that was probably meant.
 fn unknown(name: &str, known: &[&'static str]) -> String {
-    let near = known
-        .iter()
-        .map(|k| (strsim::damerau_levenshtein(name, k), k))
-        .filter(|(distance, k)| *distance <= k.len().min(9) / 3)
-        .min();
-    match near {
-        Some((_, near)) => format!("{}: unknown field, did you mean {near}?", cut(name)),
+    match crate::config::nearest(name, known) {
+        Some(near) => format!("{}: unknown field, did you mean {near}?", cut(name)),
         None => format!(
             "{}: unknown field, allowed are {}",
             cut(name),

@@ -21,7 +21,7 @@ pub enum Failure {
     TooLarge,
     TooSlow,
     Conflict(String),
-    /// Too many attempts; seconds to wait.
+    /// Too many attempts, one after the other or at once; seconds to wait.
     TooMany(u64),
     Store(StoreError),
     /// Our fault. The text is for the log only.
@@ -59,7 +59,7 @@ impl Failure {
             }
             Failure::TooMany(seconds) => (
                 StatusCode::TOO_MANY_REQUESTS,
-                format!("too many failed attempts, try again in {seconds} s"),
+                format!("too many attempts, try again in {seconds} s"),
             ),
             Failure::MethodNotAllowed => (
                 StatusCode::METHOD_NOT_ALLOWED,

@@ -2,36 +2,31 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use super::fake_upstream;
+use super::scratch::Scratch;
 use crate::admin::key_change::new_key;
 use crate::config;
-use crate::keys::{KeyId, Secret};
+use crate::keys::{KeyId, KeyRecord, Secret};
 use crate::quota::{Limit, NANO_PER_USD, Quotas};
 use crate::server::{self, Prepared};
-use crate::store::AuditEntry;
+use crate::store::{AuditEntry, Store, StoreError};
 use crate::time::UnixMs;
 
 /// Options of `demo`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Where the edge listens
-    #[arg(long, default_value = "127.0.0.1:8787")]
+    #[arg(long, default_value = "127.0.0.1:8787", value_parser = address)]
     edge: SocketAddr,
     /// Where the admin service listens
-    #[arg(long, default_value = "127.0.0.1:8788")]
+    #[arg(long, default_value = "127.0.0.1:8788", value_parser = address)]
     admin: SocketAddr,
 }
 
-/// A folder that goes with the demo.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What remains is in the system's folder for such things.
-        drop(std::fs::remove_dir_all(&self.0));
-    }
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "expected an address such as 127.0.0.1:8787")
 }
 
 /// Runs until Ctrl-C. With `OPENAI_API_KEY` or `ANTHROPIC_API_KEY` set it fronts the real provider.
@@ -40,12 +35,7 @@ impl Drop for Scratch {
 /// A text for the person at the terminal: a taken port above all.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), String> {
     let text = |fault: &dyn std::fmt::Display| fault.to_string();
-    let folder = std::env::temp_dir().join(format!(
-        "quota-proxy-demo-{}",
-        uuid::Uuid::new_v4().simple()
-    ));
-    std::fs::create_dir_all(&folder).map_err(|fault| text(&fault))?;
-    let scratch = Scratch(folder);
+    let scratch = Scratch::new(&std::env::temp_dir()).map_err(|fault| text(&fault))?;
     let providers =
         Providers::find(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
     let fake = match providers.any_real() {
@@ -56,7 +46,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), String> {
     let yaml = configuration(options, &providers, fake, &token);
     let env = |name: &str| std::env::var(name).ok();
     let loaded =
-        config::parse(&yaml, "(demo)", &scratch.0, &env).map_err(|faults| text(&faults))?;
+        config::parse(&yaml, "(demo)", &scratch.path, &env).map_err(|faults| text(&faults))?;
     server::install_logger(loaded.config.log.level);
     let prepared = server::prepare(loaded.config, None).map_err(|fault| {
         format!(
@@ -185,47 +175,53 @@ fn configuration(
 }
 
 fn make_key(prepared: &Prepared) -> Result<Secret, String> {
+    let limit = |limit| Limit {
+        limit,
+        ..Limit::default()
+    };
+    let quotas = Quotas {
+        requests: limit(1_000),
+        tokens: limit(1_000_000),
+        usd: limit(5 * NANO_PER_USD),
+    };
     let secret = Secret::generate("sk-demo", random()?);
+    let (store, made) = (prepared.store(), secret.clone());
+    super::serve::block_on(async move {
+        key_in(&*store, "demo", "basic", &made, quotas)
+            .await
+            .map_err(std::io::Error::other)
+    })?;
+    Ok(secret)
+}
+
+/// Makes a key with this secret in `store`.
+///
+/// # Errors
+/// The store's.
+pub(super) async fn key_in(
+    store: &dyn Store,
+    name: &str,
+    tier: &str,
+    secret: &Secret,
+    quotas: Quotas,
+) -> Result<(), StoreError> {
     let now = UnixMs::now();
-    let mut record = new_key(
-        KeyId(uuid::Uuid::new_v4()),
-        &secret,
-        "sk-demo".to_owned(),
-        now,
-    );
-    record.name = "demo".to_owned();
-    record.quotas = Quotas {
-        requests: Limit {
-            limit: 1_000,
-            ..Limit::default()
-        },
-        tokens: Limit {
-            limit: 1_000_000,
-            ..Limit::default()
-        },
-        usd: Limit {
-            limit: 5 * NANO_PER_USD,
-            ..Limit::default()
-        },
+    let id = KeyId(uuid::Uuid::new_v4());
+    let record = KeyRecord {
+        name: name.to_owned(),
+        tier: tier.to_owned(),
+        quotas,
+        ..new_key(id, secret, format!("sk-{name}"), now)
     };
     let audit = AuditEntry {
         at: now,
-        who: "demo".to_owned(),
+        who: name.to_owned(),
         what: "key.create".to_owned(),
-        subject: record.id.0.to_string(),
+        subject: id.0.to_string(),
         before: None,
         after: None,
     };
-    let store = prepared.store();
-    let create = async move {
-        store
-            .create_key(record, audit)
-            .await
-            .map(|_| ())
-            .map_err(std::io::Error::other)
-    };
-    super::serve::block_on(create)?;
-    Ok(secret)
+    store.create_key(record, audit).await.map(|_| ())
 }
 
 /// What a newcomer reads: where things are, and lines to copy.
@@ -275,4 +271,18 @@ fn tell(prepared: &Prepared, providers: &Providers, secret: &Secret, token: &Sec
     ));
     lines.push("Ctrl-C ends all of it.\n".to_owned());
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_refused_with_one_that_would_do() {
+        assert_eq!(address("[::1]:80").unwrap().port(), 80);
+        assert_eq!(
+            address("localhost:8787"),
+            Err("expected an address such as 127.0.0.1:8787")
+        );
+    }
 }

@@ -6,4 +6,5 @@ pub mod fake_upstream;
 #[cfg(test)]
 mod panics;
 pub mod prices;
+mod scratch;
 pub mod serve;

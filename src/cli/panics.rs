@@ -4,13 +4,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::fake_upstream;
-use crate::admin::key_change::new_key;
 use crate::config;
-use crate::keys::{KeyId, Secret};
+use crate::keys::Secret;
 use crate::proxy::trip::PHASES;
+use crate::quota::Quotas;
 use crate::server::prepare;
-use crate::store::{AuditEntry, Store};
-use crate::time::UnixMs;
+use crate::store::Store;
 
 struct Running {
     edge: SocketAddr,
@@ -36,22 +35,10 @@ async fn run() -> Running {
     let prepared = prepare(loaded.config, None).unwrap();
     let (edge, store) = (prepared.edge_addresses()[0], prepared.store());
     let secret = Secret::generate("sk-test", [9; 32]);
-    let mut record = new_key(
-        KeyId(uuid::Uuid::new_v4()),
-        &secret,
-        "sk-test".to_owned(),
-        UnixMs::now(),
-    );
-    record.tier = "unlimited".to_owned();
-    let audit = AuditEntry {
-        at: UnixMs::now(),
-        who: "test".to_owned(),
-        what: "key.create".to_owned(),
-        subject: record.id.0.to_string(),
-        before: None,
-        after: None,
-    };
-    store.create_key(record, audit).await.unwrap();
+    let none = Quotas::default();
+    super::demo::key_in(&*store, "test", "unlimited", &secret, none)
+        .await
+        .unwrap();
     std::thread::spawn(move || prepared.run(&mut std::io::sink()).unwrap());
     Running {
         edge,

@@ -29,6 +29,8 @@ pub struct ImportReport {
     pub models: usize,
     /// Entries without a price per token or request: images, audio by the second, free text.
     pub skipped: usize,
+    /// Entries with `*`, `?` or brackets in their names: as patterns they would price other models too.
+    pub patterns: usize,
     /// Names of entries whose prices make no sense (negative, no number, too large); left out.
     pub refused: Vec<String>,
     /// Prices that were finer than a nano-USD per million tokens.
@@ -87,13 +89,18 @@ pub fn import(json: &str) -> Result<ImportReport, ImportError> {
         yaml: String::from(HEADER),
         models: 0,
         skipped: 0,
+        patterns: 0,
         refused: Vec::new(),
         rounded: 0,
     };
     for (name, raw) in &map {
-        // The map explains itself in an entry of this name; a pattern would price other models too.
-        if name == "sample_spec" || is_price_pattern(name) {
+        // The map explains itself in an entry of this name.
+        if name == "sample_spec" {
             report.skipped += 1;
+            continue;
+        }
+        if is_price_pattern(name) {
+            report.patterns += 1;
             continue;
         }
         match line(raw, &mut report.rounded) {

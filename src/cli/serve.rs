@@ -7,18 +7,19 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::config;
+use crate::config::{self, Faults, StoreConfig};
 use crate::server;
 
 /// Options of `serve`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Configuration file [default: $QUOTA_PROXY_CONFIG, else /etc/quota-proxy/quota-proxy.yaml, else
-    /// built-in defaults]
+    /// built-in defaults: the books in ./data/quota.db, and no pools, so that nothing is served]
     #[arg(long)]
     config: Option<PathBuf>,
     /// Take the listening sockets over from a running process
-    #[arg(long)]
+    // Hidden for as long as it is refused.
+    #[arg(long, hide = true)]
     upgrade: bool,
     /// Run in the background; returns when it listens
     #[arg(long)]
@@ -34,17 +35,31 @@ pub fn run(options: &Options, err: &mut dyn Write) -> Result<(), String> {
         return Err("--upgrade comes with a later release; restart the process instead".to_owned());
     }
     let env = |name: &str| std::env::var(name).ok();
-    let loaded =
-        config::load(options.config.as_deref(), &env).map_err(|faults| faults.to_string())?;
+    let loaded = config::load(options.config.as_deref(), &env).map_err(|faults| told(&faults))?;
     if options.daemon {
         return in_background(err).map_err(text);
     }
     server::install_logger(loaded.config.log.level);
+    if let (None, StoreConfig::Embedded { path, .. }) = (&loaded.source, &loaded.config.store) {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        log::warn!(
+            "no configuration file, built-in defaults hold: the books are in {}; nothing is served without pools",
+            path.display()
+        );
+    }
     for notice in &loaded.notices {
         log::info!("{notice}");
     }
     let prepared = server::prepare(loaded.config, loaded.source).map_err(text)?;
     prepared.run(err).map_err(text)
+}
+
+/// One fault in its line; several one per line, below how many there are.
+fn told(faults: &Faults) -> String {
+    match faults.0.len() {
+        1 => faults.to_string(),
+        count => format!("the configuration has {count} faults\n{faults}"),
+    }
 }
 
 /// Starts this program once more without `--daemon`, in a process group of its own, and returns when
@@ -95,4 +110,25 @@ pub fn block_on(future: impl Future<Output = io::Result<()>>) -> Result<(), Stri
 
 fn text(fault: impl Display) -> String {
     fault.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_faults_are_counted_and_each_has_its_line() {
+        let faults = |text: &str| {
+            let parsed = config::parse(text, "q.yaml", std::path::Path::new("."), &|_| None);
+            told(&parsed.unwrap_err())
+        };
+        let one = faults("log: {level: loud}");
+        assert!(one.starts_with("q.yaml:1: log.level: "), "{one}");
+        let two = faults("log: {level: loud}\nedge: {max_upload: big}");
+        let lines: Vec<&str> = two.lines().collect();
+        assert_eq!(lines.len(), 3, "{two}");
+        assert_eq!(lines[0], "the configuration has 2 faults");
+        assert!(lines[1].starts_with("q.yaml:1: "), "{two}");
+        assert!(lines[2].starts_with("q.yaml:2: "), "{two}");
+    }
 }

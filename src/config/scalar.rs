@@ -145,6 +145,11 @@ pub fn choice<T: Copy>(choices: &'static [(&'static str, T)]) -> impl Fn(&str) -
 /// The known word that a misspelt one was most likely meant to be.
 pub fn nearest(word: &str, known: &[&'static str]) -> Option<&'static str> {
     const LIKE: f64 = 0.8;
+    // No field is nearly as long, and likeness takes time that grows with the square.
+    const MAX_BYTES: usize = 100;
+    if word.len() > MAX_BYTES {
+        return None;
+    }
     let likeness = |known: &&'static str| strsim::jaro_winkler(&word.to_lowercase(), known);
     let best = known
         .iter()
@@ -206,5 +211,6 @@ mod tests {
         );
         assert_eq!(nearest("Max_Upload", &known), Some("max_upload"));
         assert_eq!(nearest("zzz", &known), None);
+        assert_eq!(nearest(&"max_upload".repeat(11), &known), None);
     }
 }

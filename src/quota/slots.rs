@@ -38,11 +38,6 @@ impl Ledger {
         self.insert(reservation, granted, [None; MAX_SCOPES], i64::MIN);
     }
 
-    /// Counts serials on from here.
-    pub fn restore_serial(&mut self, next: i64) {
-        self.next_serial = self.next_serial.max(next);
-    }
-
     pub fn counters(&self, scope: Scope) -> Option<&Counters> {
         self.slots.get(&scope).map(|&slot| &self.counters[slot])
     }

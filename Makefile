@@ -15,7 +15,7 @@ test: tools test-tools
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked --document-private-items
-	$(CARGO) test --locked
+	$(CARGO) test --locked --no-fail-fast
 
 lint: tools
 	$(CARGO) fmt --check

@@ -149,6 +149,7 @@ async fn steps_once(setup: &Setup) {
     let ask = Ask {
         id: ReservationId(id),
         key_version: setup.key.version,
+        group_version: None,
         scopes,
         admission: Admission::Clamp,
         requests: 1,

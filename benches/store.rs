@@ -211,6 +211,7 @@ fn ask(key: KeyId, key_version: i64) -> Ask {
     Ask {
         id: ReservationId(Uuid::new_v4()),
         key_version,
+        group_version: None,
         scopes: vec![ScopeClaim {
             scope: Scope::Key(key),
             quotas: Quotas {

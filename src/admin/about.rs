@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::Admin;
 use super::failure::Failure;
-use crate::config::{Config, OnUnavailable, StoreConfig};
-use crate::store::Store;
+use crate::config::Config;
+use crate::store::{Condition, Store};
 
 pub const SERVICE: &str = "quota-proxy";
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -37,11 +37,11 @@ pub async fn health(store: &dyn Store, config: &Config, draining: bool) -> (u16,
     let (status, word) = if draining {
         (503, "draining")
     } else {
-        let answered = tokio::time::timeout(STORE_PATIENCE, store.ping()).await;
-        match answered {
-            Ok(Ok(())) => (200, "ok"),
-            _ if serves_without_store(config) => (200, "degraded"),
-            _ => (503, "unavailable"),
+        let condition = tokio::time::timeout(STORE_PATIENCE, store.condition()).await;
+        match condition.unwrap_or(Condition::Away) {
+            Condition::Serving => (200, "ok"),
+            Condition::Degraded => (200, "degraded"),
+            Condition::Away => (503, "unavailable"),
         }
     };
     let body = json!({
@@ -51,10 +51,6 @@ pub async fn health(store: &dyn Store, config: &Config, draining: bool) -> (u16,
         "environment": config.admin.environment,
     });
     (status, body)
-}
-
-fn serves_without_store(config: &Config) -> bool {
-    matches!(&config.store, StoreConfig::Redis(redis) if redis.on_unavailable == OnUnavailable::Allow)
 }
 
 pub(super) async fn root() -> Json<Value> {

@@ -17,7 +17,7 @@ use super::failure::Failure;
 use super::query::MAX_PAGE;
 use super::{Admin, audit_entry, usd};
 use crate::quota::{GroupId, Limit, Quotas};
-use crate::store::GroupRecord;
+use crate::store::{Freshness, GroupRecord};
 
 type Answer = Result<Json<Value>, Failure>;
 type Id = Result<Path<String>, PathRejection>;
@@ -210,7 +210,12 @@ fn item(group: &GroupRecord, counts: &HashMap<GroupId, usize>) -> Value {
 async fn find(admin: &Admin, id: Id) -> Result<Arc<GroupRecord>, Failure> {
     let Path(text) = id.map_err(|_| NO_GROUP)?;
     let id = Uuid::try_parse(&text).map_err(|_| NO_GROUP)?;
-    admin.state.store.group(GroupId(id)).await?.ok_or(NO_GROUP)
+    admin
+        .state
+        .store
+        .group(GroupId(id), Freshness::Now)
+        .await?
+        .ok_or(NO_GROUP)
 }
 
 /// Keys by group, softly deleted ones left out.

@@ -19,7 +19,7 @@ use super::usd;
 use crate::keys::admit::{Caller, Denied, admit};
 use crate::keys::{KeyHash, KeyRecord};
 use crate::quota::Rates;
-use crate::store::{Store, UsageEvent, UsageQuery};
+use crate::store::{Freshness, Store, UsageEvent, UsageQuery};
 use crate::time::UnixMs;
 
 /// Answers `GET` of a self-service path for an admitted key; `None` where the path is none of them.
@@ -142,7 +142,10 @@ async fn caller_key(
     const UNKNOWN: Failure = Failure::Unauthorized("the API key is not valid", "Bearer");
     let hash = secret_hash(headers)?;
     let store = &admin.state.store;
-    let key = store.key_by_hash(&hash).await?.ok_or(UNKNOWN)?;
+    let key = store
+        .key_by_hash(&hash, Freshness::Now)
+        .await?
+        .ok_or(UNKNOWN)?;
     let origin = headers.get(http::header::ORIGIN);
     let caller = Caller {
         ip,

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::keys::admit::{Caller, Denied, admit};
 use crate::keys::{KeyHash, KeyRecord};
 use crate::quota::{GroupId, Rates, Scope, ScopeClaim};
-use crate::store::{GroupRecord, StoreError};
+use crate::store::{Freshness, GroupRecord, StoreError};
 use crate::time::UnixMs;
 
 /// Who calls, as the shell read it from the request's head.
@@ -28,36 +28,49 @@ pub struct Identity {
 
 impl Desk {
     /// Finds the key and checks everything that does not depend on the body, so that a stranger's
-    /// body is never read.
+    /// body is never read. For a caller that goes on to `open`.
     pub async fn identify(&self, caller: &CallerFacts, now: UnixMs) -> Result<Identity, Refusal> {
-        let hash = caller.hash.as_ref().ok_or(Refusal::NoKey)?;
-        let key = self
-            .store
-            .key_by_hash(hash)
-            .await
-            .map_err(refuse_store)?
-            .ok_or(Refusal::UnknownKey)?;
-        self.identity_of(key, caller, None, now).await
+        let identity = self.look_up(caller, Freshness::Checked).await?;
+        match identity.admit(caller, None, now) {
+            Ok(()) => Ok(identity),
+            // Nobody is turned away by a record that may have changed since.
+            Err(_) => self.identify_now(caller, None).await,
+        }
     }
 
-    pub(super) async fn identity_of(
+    /// The same by the records as they are now, for a caller that will not reserve, or whose
+    /// records may have changed meanwhile.
+    pub async fn identify_now(
         &self,
-        key: Arc<KeyRecord>,
         caller: &CallerFacts,
         model: Option<&str>,
-        now: UnixMs,
     ) -> Result<Identity, Refusal> {
-        let group = match key.group {
-            Some(id) => Some(self.group(id).await?),
-            None => None,
-        };
-        let identity = Identity { key, group };
-        identity.admit(caller, model, now)?;
+        let identity = self.look_up(caller, Freshness::Now).await?;
+        identity.admit(caller, model, UnixMs::now())?;
         Ok(identity)
     }
 
-    async fn group(&self, id: GroupId) -> Result<Arc<GroupRecord>, Refusal> {
-        let found = self.store.group(id).await.map_err(refuse_store)?;
+    async fn look_up(
+        &self,
+        caller: &CallerFacts,
+        freshness: Freshness,
+    ) -> Result<Identity, Refusal> {
+        let hash = caller.hash.as_ref().ok_or(Refusal::NoKey)?;
+        let found = self.store.key_by_hash(hash, freshness).await;
+        let key = found.map_err(refuse_store)?.ok_or(Refusal::UnknownKey)?;
+        let group = match key.group {
+            Some(id) => Some(self.group(id, freshness).await?),
+            None => None,
+        };
+        Ok(Identity { key, group })
+    }
+
+    async fn group(&self, id: GroupId, freshness: Freshness) -> Result<Arc<GroupRecord>, Refusal> {
+        let found = self
+            .store
+            .group(id, freshness)
+            .await
+            .map_err(refuse_store)?;
         found.ok_or_else(|| {
             log::error!("a key names group {} which does not exist", id.0);
             Refusal::Internal

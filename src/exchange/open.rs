@@ -58,9 +58,16 @@ impl Desk {
     pub async fn open(self: &Arc<Self>, request: OpenRequest<'_>) -> Result<Exchange, Refusal> {
         let live = self.live.load();
         let mut identity = request.identity.clone();
-        for _ in 0..KEY_CHANGES {
-            identity.admit(request.caller, request.model, UnixMs::now())?;
-            let route = route(&live, &request, &identity)?;
+        for attempt in 0..KEY_CHANGES {
+            let route = match admit_and_route(&live, &request, &identity) {
+                Ok(route) => route,
+                // Nobody is turned away by a record that may have changed since.
+                Err(_) if attempt == 0 => {
+                    identity = self.identify_now(request.caller, request.model).await?;
+                    admit_and_route(&live, &request, &identity)?
+                }
+                Err(refusal) => return Err(refusal),
+            };
             let draft = Draft::new(&live, &request, &identity, route, self);
             let ask = draft.ask(&live.config, &request);
             match self.store.reserve(ask).await.map_err(refuse_store)? {
@@ -69,15 +76,7 @@ impl Desk {
                 }
                 Reserved::Short(shortage) => return Err(refuse_shortage(shortage)),
                 Reserved::KeyChanged => {
-                    let key = self
-                        .store
-                        .key(identity.key.id)
-                        .await
-                        .map_err(refuse_store)?;
-                    let key = key.ok_or(Refusal::UnknownKey)?;
-                    identity = self
-                        .identity_of(key, request.caller, request.model, UnixMs::now())
-                        .await?;
+                    identity = self.identify_now(request.caller, request.model).await?;
                 }
             }
         }
@@ -103,6 +102,15 @@ impl Desk {
             log::debug!("a refusal was not booked: {fault}");
         }
     }
+}
+
+fn admit_and_route(
+    live: &Live,
+    request: &OpenRequest<'_>,
+    identity: &Identity,
+) -> Result<Route, Refusal> {
+    identity.admit(request.caller, request.model, UnixMs::now())?;
+    route(live, request, identity)
 }
 
 fn route(live: &Live, request: &OpenRequest<'_>, identity: &Identity) -> Result<Route, Refusal> {
@@ -142,6 +150,7 @@ struct Draft {
     route: Route,
     subject: Arc<Subject>,
     scopes: Vec<ScopeClaim>,
+    group_version: Option<i64>,
     price: crate::metering::price::Price,
     price_known: bool,
     plan: Plan,
@@ -187,6 +196,7 @@ impl Draft {
             route,
             subject,
             scopes: identity.scopes(&live.config),
+            group_version: identity.group.as_ref().map(|group| group.version),
             price,
             price_known,
             plan,
@@ -197,6 +207,7 @@ impl Draft {
         Ask {
             id: ReservationId(request.id),
             key_version: self.key.version,
+            group_version: self.group_version,
             scopes: self.scopes.clone(),
             admission: config.quota.admission,
             requests: 1,

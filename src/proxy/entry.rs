@@ -9,6 +9,7 @@ use pingora::proxy::Session;
 use super::body::{self, Body, Bounds};
 use super::budget::Share;
 use super::facts::Facts;
+use super::local::is_ours;
 use super::{Ctx, Edge};
 use crate::config::{Config, OnClientGone};
 use crate::exchange::plan::Demand;
@@ -67,7 +68,11 @@ impl Edge {
         if self.answer_openly(session, facts, config, ctx.id).await? {
             return Ok(Next::Answered);
         }
-        let identity = self.desk.identify(&facts.caller, UnixMs::now()).await?;
+        let identity = if answered_here(facts) {
+            self.desk.identify_now(&facts.caller, None).await?
+        } else {
+            self.desk.identify(&facts.caller, UnixMs::now()).await?
+        };
         ctx.key = Some(identity.key.clone());
         if self
             .answer_caller(session, facts, &identity, &live, ctx.id)
@@ -113,6 +118,11 @@ impl Edge {
             Next::Relay { drain }
         })
     }
+}
+
+/// Whether nothing will be reserved for it.
+fn answered_here(facts: &Facts) -> bool {
+    is_ours(&facts.path) || facts.endpoint == Endpoint::Models
 }
 
 fn open_request<'a>(

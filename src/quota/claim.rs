@@ -34,6 +34,8 @@ pub struct Ask {
     pub id: ReservationId,
     /// The version of the key record that admitted the caller: another one in the store refuses.
     pub key_version: i64,
+    /// The same of the group whose limits are claimed; `None` where there is none to compare.
+    pub group_version: Option<i64>,
     /// The key's own claim, then its group's.
     pub scopes: Vec<ScopeClaim>,
     pub admission: Admission,

@@ -117,6 +117,25 @@ pub struct KeyActivity {
     pub last_used_at: Option<UnixMs>,
 }
 
+/// How fresh a record must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// It may be some seconds old: for a caller that goes on to `reserve`, which compares versions.
+    Checked,
+    /// As it is now.
+    Now,
+}
+
+/// Whether a store can do its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    Serving,
+    /// Its server is away; exchanges are admitted without it, and reconciled on its return.
+    Degraded,
+    /// Exchanges are refused.
+    Away,
+}
+
 /// A page of a listing.
 #[derive(Clone, Debug, Serialize)]
 pub struct Page<T> {
@@ -177,8 +196,12 @@ pub struct Totals {
 pub trait Store: Send + Sync + 'static {
     // ── keys ──────────────────────────────────────────────────────────────────────────────────
     /// The key whose current secret, or rotated secret within its grace period, has this hash.
-    /// Softly deleted keys are not found. Cheap: called for every request.
-    async fn key_by_hash(&self, hash: &KeyHash) -> StoreResult<Option<Arc<KeyRecord>>>;
+    /// Softly deleted keys are not found. Cheap where `Checked`: called for every request.
+    async fn key_by_hash(
+        &self,
+        hash: &KeyHash,
+        freshness: Freshness,
+    ) -> StoreResult<Option<Arc<KeyRecord>>>;
     /// By id, deleted ones too.
     async fn key(&self, id: KeyId) -> StoreResult<Option<Arc<KeyRecord>>>;
     /// Stores a new key and gives it its `seq`. `Conflict` where the id or secret exists.
@@ -200,7 +223,11 @@ pub trait Store: Send + Sync + 'static {
     async fn activity(&self, id: KeyId) -> StoreResult<KeyActivity>;
 
     // ── groups ────────────────────────────────────────────────────────────────────────────────
-    async fn group(&self, id: GroupId) -> StoreResult<Option<Arc<GroupRecord>>>;
+    async fn group(
+        &self,
+        id: GroupId,
+        freshness: Freshness,
+    ) -> StoreResult<Option<Arc<GroupRecord>>>;
     /// Creates, or replaces whatever the version.
     async fn put_group(
         &self,
@@ -267,6 +294,13 @@ pub trait Store: Send + Sync + 'static {
     async fn setting_or_insert(&self, name: &str, value: &str) -> StoreResult<String>;
     /// Whether the store answers now.
     async fn ping(&self) -> StoreResult<()>;
+    /// Whether exchanges are admitted now. Within the store's own deadline.
+    async fn condition(&self) -> Condition {
+        match self.ping().await {
+            Ok(()) => Condition::Serving,
+            Err(_) => Condition::Away,
+        }
+    }
     /// Writes out what is pending and closes; later calls are `Unavailable`.
     async fn close(&self);
 }

@@ -52,6 +52,7 @@ pub fn ask(id: Uuid, key: KeyId, scopes: Vec<ScopeClaim>, input: i64, output: i6
     Ask {
         id: ReservationId(id),
         key_version: 1,
+        group_version: None,
         scopes,
         admission: Admission::Clamp,
         requests: 1,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::keys::PreviousSecret;
-use crate::store::{GroupRecord, StoreError};
+use crate::store::{Freshness, GroupRecord, StoreError};
 
 on_every_engine!(
     keys_are_found_by_their_secret,
@@ -21,10 +21,21 @@ async fn keys_are_found_by_their_secret(h: Harness) {
     let caller = h.key(Quotas::default()).await;
     let record = &caller.record;
     assert_eq!((record.seq, record.version), (1, 1));
-    let found = h.store.key_by_hash(&record.hash).await.unwrap().unwrap();
+    let found = h
+        .store
+        .key_by_hash(&record.hash, Freshness::Now)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(found, *record);
     let stranger = KeyHash::of(b"stranger");
-    assert!(h.store.key_by_hash(&stranger).await.unwrap().is_none());
+    assert!(
+        h.store
+            .key_by_hash(&stranger, Freshness::Now)
+            .await
+            .unwrap()
+            .is_none()
+    );
     assert_eq!(h.store.key(record.id).await.unwrap().unwrap(), *record);
 }
 
@@ -77,11 +88,35 @@ async fn a_rotated_secret_lives_its_grace(mut h: Harness) {
     h.store.update_key(rotated, audit("rotate")).await.unwrap();
     h.restart().await;
     let new = KeyHash::of(b"new secret");
-    assert!(h.store.key_by_hash(&new).await.unwrap().is_some());
-    assert!(h.store.key_by_hash(&first.hash).await.unwrap().is_some());
+    assert!(
+        h.store
+            .key_by_hash(&new, Freshness::Now)
+            .await
+            .unwrap()
+            .is_some()
+    );
+    assert!(
+        h.store
+            .key_by_hash(&first.hash, Freshness::Now)
+            .await
+            .unwrap()
+            .is_some()
+    );
     h.clock.advance(1_000);
-    assert!(h.store.key_by_hash(&first.hash).await.unwrap().is_none());
-    assert!(h.store.key_by_hash(&new).await.unwrap().is_some());
+    assert!(
+        h.store
+            .key_by_hash(&first.hash, Freshness::Now)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(
+        h.store
+            .key_by_hash(&new, Freshness::Now)
+            .await
+            .unwrap()
+            .is_some()
+    );
 }
 
 async fn deleted_keys(mut h: Harness) {
@@ -106,7 +141,7 @@ async fn deleted_keys(mut h: Harness) {
     for _ in 0..2 {
         assert!(
             h.store
-                .key_by_hash(&soft.record.hash)
+                .key_by_hash(&soft.record.hash, Freshness::Now)
                 .await
                 .unwrap()
                 .is_none()
@@ -175,7 +210,14 @@ async fn groups_are_kept(mut h: Harness) {
         .unwrap();
     assert_eq!((first.version, second.version), (1, 2));
     h.restart().await;
-    assert_eq!(h.store.group(record.id).await.unwrap().unwrap(), second);
+    assert_eq!(
+        h.store
+            .group(record.id, Freshness::Now)
+            .await
+            .unwrap()
+            .unwrap(),
+        second
+    );
     assert_eq!(h.store.list_groups().await.unwrap(), [second]);
     h.store
         .delete_group(record.id, audit("group"))
@@ -184,7 +226,13 @@ async fn groups_are_kept(mut h: Harness) {
     let again = h.store.delete_group(record.id, audit("group")).await;
     assert!(matches!(again, Err(StoreError::NotFound)));
     h.restart().await;
-    assert!(h.store.group(record.id).await.unwrap().is_none());
+    assert!(
+        h.store
+            .group(record.id, Freshness::Now)
+            .await
+            .unwrap()
+            .is_none()
+    );
 }
 
 async fn settings_are_made_once(mut h: Harness) {

@@ -185,6 +185,7 @@ impl Caller {
         Ask {
             id: ReservationId(Uuid::new_v4()),
             key_version: self.record.version,
+            group_version: None,
             scopes: self.claims.clone(),
             admission: Admission::Clamp,
             requests: 1,

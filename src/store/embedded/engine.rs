@@ -10,14 +10,18 @@ use crate::quota::{
     Amounts, Ask, GroupId, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
 };
 use crate::store::{
-    AuditEntry, GroupRecord, KeyActivity, Page, Rollup, Settlement, Store, StoreResult, Totals,
-    UsageEvent, UsageQuery,
+    AuditEntry, Freshness, GroupRecord, KeyActivity, Page, Rollup, Settlement, Store, StoreResult,
+    Totals, UsageEvent, UsageQuery,
 };
 use crate::time::UnixMs;
 
 #[async_trait]
 impl Store for EmbeddedStore {
-    async fn key_by_hash(&self, hash: &KeyHash) -> StoreResult<Option<Arc<KeyRecord>>> {
+    async fn key_by_hash(
+        &self,
+        hash: &KeyHash,
+        _: Freshness,
+    ) -> StoreResult<Option<Arc<KeyRecord>>> {
         let now = self.shared.now().wall;
         Ok(self.shared.directory.read().key_by_hash(hash, now).cloned())
     }
@@ -70,7 +74,7 @@ impl Store for EmbeddedStore {
         Ok(state.activity.get(&id).copied().unwrap_or_default())
     }
 
-    async fn group(&self, id: GroupId) -> StoreResult<Option<Arc<GroupRecord>>> {
+    async fn group(&self, id: GroupId, _: Freshness) -> StoreResult<Option<Arc<GroupRecord>>> {
         Ok(self.shared.directory.read().group(id).cloned())
     }
 

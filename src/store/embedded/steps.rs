@@ -19,7 +19,14 @@ impl EmbeddedStore {
             let record = directory.key(ask.subject.key);
             let admitted = record.is_some_and(|r| r.version == ask.key_version && !r.deleted);
             let known = |claim: &ScopeClaim| directory.scope_number(claim.scope).is_some();
-            if !admitted || !ask.scopes.iter().all(known) {
+            let same_group = |claim: &ScopeClaim| match (claim.scope, ask.group_version) {
+                (Scope::Group(id), Some(version)) => directory
+                    .group(id)
+                    .is_some_and(|group| group.version == version),
+                _ => true,
+            };
+            let unchanged = |claim: &ScopeClaim| known(claim) && same_group(claim);
+            if !admitted || !ask.scopes.iter().all(unchanged) {
                 return Ok(Reserved::KeyChanged);
             }
             let mut state = self.shared.state.lock();

@@ -11,8 +11,8 @@ use quota_proxy::quota::{
 };
 use quota_proxy::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use quota_proxy::store::{
-    AuditEntry, GroupRecord, KeyActivity, Page, Rollup, Settlement, Store, StoreError, StoreResult,
-    Totals, UsageEvent, UsageQuery,
+    AuditEntry, Freshness, GroupRecord, KeyActivity, Page, Rollup, Settlement, Store, StoreError,
+    StoreResult, Totals, UsageEvent, UsageQuery,
 };
 use quota_proxy::time::{Moment, UnixMs};
 use uuid::Uuid;
@@ -73,6 +73,7 @@ impl Books {
         let ask = Ask {
             id: reservation,
             key_version: key.version,
+            group_version: None,
             scopes: vec![ScopeClaim {
                 scope: Scope::Key(id),
                 quotas: key.quotas,
@@ -162,8 +163,12 @@ fn event(
 
 #[async_trait]
 impl Store for Books {
-    async fn key_by_hash(&self, hash: &KeyHash) -> StoreResult<Option<Arc<KeyRecord>>> {
-        self.here()?.key_by_hash(hash).await
+    async fn key_by_hash(
+        &self,
+        hash: &KeyHash,
+        freshness: Freshness,
+    ) -> StoreResult<Option<Arc<KeyRecord>>> {
+        self.here()?.key_by_hash(hash, freshness).await
     }
 
     async fn key(&self, id: KeyId) -> StoreResult<Option<Arc<KeyRecord>>> {
@@ -206,8 +211,12 @@ impl Store for Books {
         self.here()?.activity(id).await
     }
 
-    async fn group(&self, id: GroupId) -> StoreResult<Option<Arc<GroupRecord>>> {
-        self.here()?.group(id).await
+    async fn group(
+        &self,
+        id: GroupId,
+        freshness: Freshness,
+    ) -> StoreResult<Option<Arc<GroupRecord>>> {
+        self.here()?.group(id, freshness).await
     }
 
     async fn put_group(

@@ -1,0 +1,99 @@
+-- Ends a reservation, once: settled, settled late after an expiry, or lost with its lease; books its
+-- event and the sums of its day in the same step.
+-- KEYS: the reservation, the leases, the key's counters, the key's events, the shard's events, the
+-- day's sums, the day's errors, the keys of the day, what is owed, the group's counters (where held).
+-- ARGV: packed figures, the reservation's id, the event, its model, its error code, the key's id.
+-- Answers what was done and what was charged.
+local ALREADY, APPLIED, LATE, NOT_DUE = 0, 1, 2, 3
+local WALL, STEADY, KIND, REQUESTS, IS_ERROR, CREATED, PROMPT, COMPLETION, TOOK, KEEP_SETTLED, KEEP_EXPIRED = 1, 2, 3, 4, 7, 8, 9, 10, 11, 12, 13
+local EXACT, AT_LEAST, VOID, LOST_CHARGE, LOST_RELEASE = 0, 1, 2, 3, 4
+
+local a = {struct.unpack('>' .. string.rep('i8', 13), ARGV[1])}
+local wall, steady = clock(a[WALL], a[STEADY])
+local kind = a[KIND]
+local lost = kind >= LOST_CHARGE
+
+local function answer(code, charged, held, owed)
+  return struct.pack('>i8i8i8i8i8i8i8i8', code, charged[1], charged[2], charged[3], held[1], held[2], held[3], owed)
+end
+local NOTHING = {0, 0, 0}
+
+local r = read_reservation(KEYS[1])
+if not r or r[STATE] == SETTLED or r[STATE] == SETTLED_LATE then return answer(ALREADY, NOTHING, NOTHING, 0) end
+local late = r[STATE] == EXPIRED
+if lost then
+  local due = redis.call('ZSCORE', KEYS[2], ARGV[2])
+  if late or not due or tonumber(due) > steady then return answer(NOT_DUE, NOTHING, NOTHING, 0) end
+end
+
+local held = {r[HOLD], r[HOLD + 1], r[HOLD + 2]}
+local charged = {}
+for n = 1, 3 do
+  local asked = max(min(a[REQUESTS + n - 1], MOST), 0)
+  if kind == AT_LEAST then asked = max(asked, held[n]) end
+  if kind == VOID or kind == LOST_RELEASE then asked = 0 end
+  if kind == LOST_CHARGE then asked = held[n] end
+  if late then asked = max(asked - r[CHARGED + n - 1], 0) end
+  charged[n] = asked
+end
+
+-- Gives back what one scope holds and books what was charged, in the window the hold came from.
+local function close(c, scope)
+  turn_windows(c, wall)
+  local limited, taken = r[RATED] == 1, r[scope]
+  for n, count in ipairs(COUNTS) do
+    c[count + BOOKED] = c[count + BOOKED] + charged[n]
+    if c[count + NUMBER] == r[scope + n] then
+      c[count + USED] = c[count + USED] + charged[n]
+      if not late then c[count + HELD] = c[count + HELD] - held[n] end
+    end
+  end
+  if not limited then return end
+  local has_bucket = c[TOKENS_BUCKET + LIMIT] > 0
+  if late then
+    if has_bucket then take(c, TOKENS_BUCKET, charged[2]) end
+    return
+  end
+  c[RUNNING] = c[RUNNING] - 1
+  if taken >= 0 and has_bucket then give_back(c, TOKENS_BUCKET, taken - charged[2]) end
+  local void = kind == VOID or kind == LOST_RELEASE
+  if void and c[REQUESTS_BUCKET + LIMIT] > 0 then give_back(c, REQUESTS_BUCKET, 1) end
+end
+
+local key_counters, owed, order = read_counters(KEYS[3]), 0, steady
+if key_counters and key_counters[VERSION] >= 0 then
+  local c = key_counters
+  close(c, SCOPES[1])
+  note_activity(c, charged[1], a[IS_ERROR], a[CREATED])
+  order = c[EVENTS]
+  write_counters(c)
+else
+  -- The key moved to another group, or is gone: what it owes is paid where its counters are now.
+  local figures = {r[RATED], late and 1 or 0, held[1], held[2], held[3], charged[1], charged[2], charged[3],
+    r[SCOPES[1]], r[SCOPES[1] + 1], r[SCOPES[1] + 2], r[SCOPES[1] + 3], kind == VOID and 1 or 0, a[IS_ERROR], a[CREATED]}
+  redis.call('HSET', KEYS[9], ARGV[2], struct.pack('>' .. string.rep('i8', 15), unpack(figures)) .. ARGV[6])
+  owed = 1
+end
+if KEYS[10] then
+  local c = read_counters(KEYS[10])
+  if c then
+    close(c, SCOPES[2])
+    write_counters(c)
+  end
+end
+
+if lost then
+  r[STATE] = EXPIRED
+  for n = 1, 3 do r[CHARGED + n - 1] = charged[n] end
+  redis.call('SET', KEYS[1], struct.pack(RESERVATION, unpack(r, 1, 21)) .. r.subject, 'PX', a[KEEP_EXPIRED])
+elseif late then
+  r[STATE] = SETTLED_LATE
+  redis.call('SET', KEYS[1], struct.pack(RESERVATION, unpack(r, 1, 21)), 'PX', a[KEEP_EXPIRED])
+else
+  -- Remembered for a while: a reserve that comes again, late, must not open it anew.
+  redis.call('SET', KEYS[1], 's', 'PX', a[KEEP_SETTLED])
+end
+if not late then redis.call('ZREM', KEYS[2], ARGV[2]) end
+book(KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], order, late, a[CREATED], charged, a[PROMPT], a[COMPLETION],
+  a[TOOK], a[IS_ERROR], ARGV[3], ARGV[4], ARGV[5], ARGV[6], true)
+return answer(late and LATE or APPLIED, charged, held, owed)

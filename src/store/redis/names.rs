@@ -1,0 +1,144 @@
+//! Every name in Redis. What one decision touches has one hash tag, so that it lies in one slot of a
+//! cluster.
+//!
+//! A key and its group must share a tag, and whatever is listed across keys must be found without
+//! scanning: so tags are not ids but 64 *shards*, and a key's counters lie in the shard of its group,
+//! or in its own where it has none. A key's record lies in its own shard always, which its id tells.
+//!
+//! `qp1` is the version of this layout: a release that changes it uses another prefix.
+
+use std::fmt::Write as _;
+
+use uuid::Uuid;
+
+use crate::keys::{KeyHash, KeyId};
+use crate::quota::{GroupId, ReservationId, Scope};
+
+/// How many shards there are. Part of the layout.
+pub(super) const SHARDS: u8 = 64;
+
+/// A set of names with one hash tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Shard(u8);
+
+impl Shard {
+    pub fn all() -> impl Iterator<Item = Shard> {
+        (0..SHARDS).map(Shard)
+    }
+
+    /// Of a key's record, and of its counters where it has no group.
+    pub fn of_key(id: KeyId) -> Shard {
+        Shard::of(id.0)
+    }
+
+    pub fn of_group(id: GroupId) -> Shard {
+        Shard::of(id.0)
+    }
+
+    /// Of a key's counters.
+    pub fn home(key: KeyId, group: Option<GroupId>) -> Shard {
+        group.map_or_else(|| Shard::of_key(key), Shard::of_group)
+    }
+
+    /// The last byte is random in every version of UUID that is used.
+    fn of(id: Uuid) -> Shard {
+        Shard(id.as_bytes()[15] % SHARDS)
+    }
+
+    fn name(self, what: &str) -> String {
+        format!("qp1:{{{:02x}}}:{what}", self.0)
+    }
+
+    fn name_of(self, what: &str, id: Uuid) -> String {
+        let mut name = self.name(what);
+        // Writing to a String cannot fail.
+        let _ = write!(name, ":{}", id.simple());
+        name
+    }
+
+    /// String: counters of a scope (`counters.rs`).
+    pub fn counters(self, scope: Scope) -> String {
+        match scope {
+            Scope::Key(id) => self.name_of("k", id.0),
+            Scope::Group(id) => self.name_of("g", id.0),
+        }
+    }
+
+    /// String: a reservation (`reservation.rs`), or what is remembered of one.
+    pub fn reservation(self, id: ReservationId) -> String {
+        self.name_of("r", id.0)
+    }
+
+    /// Sorted set: ids of open reservations by the end of their lease, in milliseconds.
+    pub fn leases(self) -> String {
+        self.name("leases")
+    }
+
+    /// Sorted set: usage events of a key by `created_at`, in milliseconds.
+    pub fn events(self, key: KeyId) -> String {
+        self.name_of("ev", key.0)
+    }
+
+    /// Sorted set: order and key id of all usage events of the shard, by `created_at`.
+    pub fn all_events(self) -> String {
+        self.name("events")
+    }
+
+    /// Hash: model to the sums of one key's day (`2026-11-21`).
+    pub fn sums(self, key: KeyId, day: &str) -> String {
+        format!("{}:{day}", self.name_of("day", key.0))
+    }
+
+    /// Hash: error code to count of one key's day.
+    pub fn errors(self, key: KeyId, day: &str) -> String {
+        format!("{}:{day}", self.name_of("err", key.0))
+    }
+
+    /// Set: ids of the keys that have sums of this day.
+    pub fn keys_of_day(self, day: &str) -> String {
+        self.name(&format!("days:{day}"))
+    }
+
+    /// Hash: reservation id to what a moved key owes for it.
+    pub fn owed(self) -> String {
+        self.name("owed")
+    }
+
+    /// String: a key's record, as JSON.
+    pub fn key_record(self, id: KeyId) -> String {
+        self.name_of("K", id.0)
+    }
+
+    /// String: a group's record, as JSON.
+    pub fn group_record(self, id: GroupId) -> String {
+        self.name_of("G", id.0)
+    }
+
+    /// Sorted set: audit entries as JSON, by the server's clock in microseconds.
+    pub fn audit(self) -> String {
+        self.name("audit")
+    }
+}
+
+/// String: whose secret has this hash: a key's id, 32 hexadecimal digits.
+pub(super) fn secret(hash: &KeyHash) -> String {
+    let mut name = String::from("qp1:h:");
+    for byte in hash.0 {
+        let _ = write!(name, "{byte:02x}");
+    }
+    name
+}
+
+/// Counter: the last `seq` given to a key.
+pub(super) const LAST_SEQ: &str = "qp1:{dir}:seq";
+/// Sorted set: ids of keys that are not deleted, by `seq`.
+pub(super) const KEYS: &str = "qp1:{dir}:keys";
+/// Sorted set: those of them that are active.
+pub(super) const ACTIVE_KEYS: &str = "qp1:{dir}:active";
+/// Set: ids of groups.
+pub(super) const GROUPS: &str = "qp1:{dir}:groups";
+
+/// String: a setting that is made once.
+pub(super) fn setting(name: &str) -> String {
+    format!("qp1:setting:{name}")
+}

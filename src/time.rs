@@ -47,6 +47,9 @@ pub struct Moment {
     pub steady_ms: i64,
 }
 
+/// Where a store takes its time from.
+pub type Clock = std::sync::Arc<dyn Fn() -> Moment + Send + Sync>;
+
 impl Moment {
     /// A moment at which both clocks show the same: for tests and tables.
     pub fn at(ms: i64) -> Moment {

@@ -85,6 +85,11 @@ impl Bucket {
         self.level
     }
 
+    /// Up to when it was refilled, on the steady clock.
+    pub fn filled_at_ms(&self) -> i64 {
+        self.filled_at_ms
+    }
+
     fn capacity_parts(&self) -> i64 {
         self.limit * PARTS
     }

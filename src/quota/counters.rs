@@ -38,7 +38,7 @@ pub struct Counters {
 
 /// What a step of time did to the windows of a scope.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Moved {
+pub(crate) struct Moved {
     /// A window is another one than before.
     pub turned: bool,
     /// Old and new start, per resource, where open reservations must follow to other dates.
@@ -54,7 +54,7 @@ impl Quotas {
 
 impl Counters {
     /// Brings windows and buckets to `now` under the claim's limits.
-    pub(super) fn refresh(&mut self, claim: &ScopeClaim, now: Moment) -> Moved {
+    pub(crate) fn refresh(&mut self, claim: &ScopeClaim, now: Moment) -> Moved {
         let periods = claim.quotas.to_array().map(|quota| quota.period);
         let rates = claim.rates;
         let steady_ms = now.steady_ms;

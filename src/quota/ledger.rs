@@ -13,11 +13,11 @@ use foldhash::fast::RandomState;
 use super::amount::{Amounts, MAX_AMOUNT};
 use super::claim::{Ask, Grant, Reserved, ScopeClaim, Standing};
 use super::counters::Counters;
+use super::decide::{Decision, decide};
 use super::limit::Scope;
 use super::recent::Recent;
 use super::reservation::{Hold, Reservation, ReservationId};
 use super::resolve::Expired;
-use super::shortage;
 use super::sizing::Size;
 use crate::time::Moment;
 
@@ -117,30 +117,18 @@ impl Ledger {
             return Err(LedgerError::AmountOutOfRange);
         }
         let mut slots = [0; MAX_SCOPES];
-        let mut lefts = [[0; 3]; MAX_SCOPES];
-        for (at, claim) in ask.scopes.iter().enumerate() {
-            slots[at] = self.refreshed(claim, now);
-            lefts[at] = self.counters[slots[at]].left(&claim.quotas);
+        for (slot, claim) in slots.iter_mut().zip(&ask.scopes) {
+            *slot = self.refreshed(claim, now);
         }
-        let (slots, lefts) = (&slots[..ask.scopes.len()], &lefts[..ask.scopes.len()]);
-        let claimed = || {
-            let counters = slots.iter().map(|&slot| &self.counters[slot]);
-            ask.scopes.iter().zip(counters)
-        };
-        if let Some(shortage) = shortage::of_quotas(claimed(), ask.least(), now.wall) {
-            return Ok(Reserved::Short(Box::new(shortage)));
+        let slots = &slots[..ask.scopes.len()];
+        let counters = slots.iter().map(|&slot| &self.counters[slot]);
+        match decide(ask, counters, now.wall)? {
+            Decision::Short(shortage) => Ok(Reserved::Short(shortage)),
+            Decision::Fits(size) => {
+                self.open_reservation(ask, slots, size, now);
+                Ok(Reserved::Granted(self.grant(ask, size, now)))
+            }
         }
-        let size = ask.size(lefts);
-        if size.held.to_array().iter().any(|&n| n > MAX_AMOUNT) {
-            return Err(LedgerError::AmountOutOfRange);
-        }
-        if ask.rate_limited
-            && let Some(shortage) = shortage::of_rates(claimed(), size.held.tokens)
-        {
-            return Ok(Reserved::Short(Box::new(shortage)));
-        }
-        self.open_reservation(ask, slots, size, now);
-        Ok(Reserved::Granted(self.grant(ask, size, now)))
     }
 
     fn open_reservation(&mut self, ask: &Ask, slots: &[usize], size: Size, now: Moment) {

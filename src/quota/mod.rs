@@ -12,6 +12,7 @@ pub mod amount;
 pub mod bucket;
 pub mod claim;
 pub mod counters;
+mod decide;
 pub mod ledger;
 pub mod limit;
 mod recent;
@@ -24,6 +25,7 @@ pub mod window;
 
 pub use amount::{Amounts, NANO_PER_USD, cost_of};
 pub use claim::{Admission, Ask, Grant, Reserved, ScopeClaim, Shortage, Standing};
+pub(crate) use decide::{Decision, decide};
 pub use limit::{GroupId, Limit, LimitKind, Period, Quotas, Rates, Resource, Scope};
 pub use reservation::{
     Charge, Hold, LostReservation, Reservation, ReservationId, Settled, Subject,

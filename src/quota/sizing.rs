@@ -5,7 +5,7 @@ use super::claim::{Admission, Ask};
 
 /// What a grant holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Size {
+pub(crate) struct Size {
     pub held: Amounts,
     pub output_tokens: i64,
     /// Output tokens that would still fit beyond the hold.
@@ -17,7 +17,7 @@ const USD: usize = 2;
 
 impl Ask {
     /// Whether every figure is one the books take.
-    pub(super) fn is_sound(&self) -> bool {
+    pub(crate) fn is_sound(&self) -> bool {
         let figures = [
             self.requests,
             self.input_tokens,
@@ -42,10 +42,10 @@ impl Ask {
     }
 
     /// The grant, where each of `lefts` (one per scope) bears the least.
-    pub(super) fn size(&self, lefts: &[[i64; 3]]) -> Size {
+    pub(super) fn size(&self, lefts: impl Iterator<Item = [i64; 3]> + Clone) -> Size {
         let mut output_tokens = self.output_tokens;
         if self.admission == Admission::Clamp {
-            for left in lefts {
+            for left in lefts.clone() {
                 output_tokens = output_tokens
                     .min(left[TOKENS].saturating_sub(self.input_tokens))
                     .min(self.output_for(left[USD].saturating_sub(self.fixed_nano_usd)));
@@ -53,13 +53,13 @@ impl Ask {
         }
         let mut held = self.amounts_for(output_tokens).to_array();
         if self.admission == Admission::Open {
-            for left in lefts {
+            for left in lefts.clone() {
                 for (held, left) in held.iter_mut().zip(left) {
                     *held = (*held).min(*left);
                 }
             }
         }
-        let output_left = lefts.iter().fold(i64::MAX, |least, left| {
+        let output_left = lefts.fold(i64::MAX, |least, left| {
             let tokens = beyond(left[TOKENS], held[TOKENS]);
             let paid = self.output_for(beyond(left[USD], held[USD]));
             least.min(tokens).min(paid)

@@ -5,7 +5,9 @@ use std::hash::{BuildHasher, Hash, Hasher};
 
 use foldhash::fast::RandomState;
 
+use super::Settlement;
 use crate::keys::KeyId;
+use crate::quota::Charge;
 
 /// Answers remembered per key and model, how many make a figure, and pairs per generation.
 const REMEMBERED: usize = 256;
@@ -27,6 +29,16 @@ struct Answers {
     next: usize,
     since_figured: u32,
     p95: Option<u32>,
+}
+
+/// The answer that a settlement tells of: its key, model and output tokens. `None` where the figures
+/// are no measure of what an answer takes.
+pub(super) fn answer_of(settlement: &Settlement) -> Option<(KeyId, &str, i64)> {
+    let Settlement { charge, event, .. } = settlement;
+    let plain = matches!(charge, Charge::Exact(_)) && !event.is_error && !event.estimated;
+    let output = event.completion_tokens;
+    let model = event.model.as_deref()?;
+    (plain && output > 0).then_some((event.api_key_id, model, output))
 }
 
 impl UsualOutputs {

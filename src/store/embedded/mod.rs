@@ -25,7 +25,7 @@ use self::writer::Writer;
 use crate::quota::LostReservation;
 use crate::store::usual::UsualOutputs;
 use crate::store::{StoreError, StoreResult};
-use crate::time::Moment;
+use crate::time::Clock;
 
 mod changes;
 mod commit;
@@ -41,9 +41,6 @@ mod schema;
 mod state;
 mod steps;
 mod writer;
-
-/// Where a store takes its time from.
-pub type Clock = Arc<dyn Fn() -> Moment + Send + Sync>;
 
 /// How an embedded store behaves.
 #[derive(Clone)]

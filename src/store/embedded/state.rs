@@ -10,16 +10,16 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::EmbeddedOptions;
 use super::commit::Commit;
 use super::directory::Directory;
-use super::{Clock, EmbeddedOptions};
 use crate::keys::KeyId;
 use crate::quota::ledger::{Ledger, Open};
 use crate::quota::{Reservation, ReservationId, Scope};
 use crate::store::usage_log::{Booked, FloodGuard};
 use crate::store::usual::UsualOutputs;
 use crate::store::{AuditEntry, KeyActivity, StoreError, StoreResult};
-use crate::time::{Moment, UnixMs};
+use crate::time::{Clock, Moment, UnixMs};
 
 /// Events that may wait for the disk before new exchanges are refused: bounds the memory.
 const MOST_EVENTS_WAITING: usize = 50_000;

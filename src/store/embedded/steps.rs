@@ -4,10 +4,10 @@ use super::EmbeddedStore;
 use super::state::{Reset, State};
 use crate::keys::KeyId;
 use crate::quota::{
-    Amounts, Ask, Charge, Reservation, ReservationId, Reserved, Scope, ScopeClaim, Settled,
-    Standing,
+    Amounts, Ask, Reservation, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
 };
 use crate::store::usage_log::{Booked, event_of_lost};
+use crate::store::usual::answer_of;
 use crate::store::{AuditEntry, Settlement, StoreError, StoreResult, Totals, UsageEvent};
 use tokio::sync::oneshot;
 
@@ -80,16 +80,13 @@ impl EmbeddedStore {
     }
 
     pub(super) fn resolve(&self, settlement: Settlement) -> StoreResult<Settled> {
+        let usual = answer_of(&settlement);
+        let usual = usual.map(|(key, model, output)| (key, model.to_owned(), output));
         let Settlement {
             id,
             charge,
             mut event,
         } = settlement;
-        let answered = matches!(charge, Charge::Exact(_)) && !event.is_error && !event.estimated;
-        let usual = (answered && event.completion_tokens > 0)
-            .then(|| event.model.clone())
-            .flatten()
-            .map(|model| (event.api_key_id, model, event.completion_tokens));
         let (settled, wake) = {
             let mut state = self.shared.state.lock();
             state.check_open()?;

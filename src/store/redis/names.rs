@@ -17,6 +17,13 @@ use crate::quota::{GroupId, ReservationId, Scope};
 /// How many shards there are. Part of the layout.
 pub(super) const SHARDS: u8 = 64;
 
+/// Where a key's counters, reservations and events are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Home {
+    pub shard: Shard,
+    pub group: Option<GroupId>,
+}
+
 /// A set of names with one hash tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Shard(u8);

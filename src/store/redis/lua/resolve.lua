@@ -19,6 +19,10 @@ end
 local NOTHING = {0, 0, 0}
 
 local r = read_reservation(KEYS[1])
+if not r and kind == VOID then
+  -- A reserve that was given up and may still be under way: it must not open anything any more.
+  redis.call('SET', KEYS[1], 's', 'PX', a[KEEP_SETTLED])
+end
 if not r or r[STATE] == SETTLED or r[STATE] == SETTLED_LATE then return answer(ALREADY, NOTHING, NOTHING, 0) end
 local late = r[STATE] == EXPIRED
 if lost then

@@ -1,0 +1,460 @@
+//! The atomic steps: one script each, everything it touches under one hash tag.
+
+use redis::Value;
+use uuid::Uuid;
+
+use super::layout::{Figures, Packer, Stored, clock_figures};
+use super::link::{Link, Script};
+use super::names::{Home, Shard};
+use crate::keys::KeyId;
+use crate::quota::{
+    Amounts, Ask, Charge, Decision, Grant, GroupId, LostReservation, Reservation, ReservationId,
+    Reserved, Scope, ScopeClaim, Settled, Standing, Subject, decide,
+};
+use crate::store::{Settlement, StoreError, StoreResult, UsageEvent};
+use crate::time::{Moment, UnixMs};
+
+/// How long a settled reservation is remembered, so that a reserve that arrives again after it
+/// opens nothing; and an expired one, so that a late settlement finds it.
+const KEEP_SETTLED_MS: i64 = 600_000;
+const KEEP_EXPIRED_MS: i64 = 24 * 3_600_000;
+
+/// Figures before a reservation's subject.
+const RESERVATION_FIGURES: usize = 21;
+
+/// A step's source: what all share, what booking ones share, and its own.
+macro_rules! step {
+    ($own:literal) => {
+        Script::new(concat!(
+            include_str!("lua/prelude.lua"),
+            include_str!($own)
+        ))
+    };
+    (booking $own:literal) => {
+        Script::new(concat!(
+            include_str!("lua/prelude.lua"),
+            include_str!("lua/book.lua"),
+            include_str!($own)
+        ))
+    };
+}
+
+/// The steps of quota, on one connection.
+#[derive(Debug)]
+pub(super) struct Steps {
+    reserve: Script,
+    resolve: Script,
+    refuse: Script,
+    top_up: Script,
+    renew: Script,
+    due: Script,
+    look: Script,
+    reset: Script,
+}
+
+/// What a step that ends a reservation did.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Resolved {
+    /// `None`: nothing, a lost one is not due.
+    pub settled: Option<Settled>,
+    /// The key's counters were elsewhere: what it owes waits to be paid there.
+    pub owed: bool,
+}
+
+/// How a reservation is ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ending {
+    Settle(Charge),
+    Lose(LostReservation),
+}
+
+/// An open reservation as Redis keeps it.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub reservation: Reservation,
+    pub group: Option<GroupId>,
+    pub held: Amounts,
+}
+
+impl Steps {
+    pub fn new() -> Steps {
+        Steps {
+            reserve: step!("lua/reserve.lua"),
+            resolve: step!(booking "lua/resolve.lua"),
+            refuse: step!(booking "lua/refuse.lua"),
+            top_up: step!("lua/top_up.lua"),
+            renew: step!("lua/renew.lua"),
+            due: step!("lua/due.lua"),
+            look: step!("lua/look.lua"),
+            reset: step!("lua/reset.lua"),
+        }
+    }
+
+    /// Checks and takes every claim of the ask. `opened_at` is for the books only.
+    pub async fn reserve(
+        &self,
+        link: &Link,
+        home: Home,
+        ask: &Ask,
+        now: Option<Moment>,
+        opened_at: UnixMs,
+    ) -> StoreResult<Reserved> {
+        let mut keys = vec![home.shard.reservation(ask.id), home.shard.leases()];
+        keys.extend(ask.scopes.iter().map(|claim| counters_of(home, claim.scope)));
+        let mut figures = Packer::default();
+        figures.clock(now).put(ask.admission as i64).put_all([
+            ask.requests,
+            ask.input_tokens,
+            ask.output_tokens,
+            ask.least_output_tokens,
+            ask.fixed_nano_usd,
+            ask.output_nano_per_million,
+            i64::from(ask.rate_limited),
+            ask.lease_ms.max(0),
+        ]);
+        for claim in &ask.scopes {
+            let version = match claim.scope {
+                Scope::Key(_) => Some(ask.key_version),
+                Scope::Group(_) => ask.group_version,
+            };
+            figures.claim(claim, version);
+        }
+        let group = group_of(&ask.scopes);
+        let subject = serde_json::to_vec(&(opened_at, group, &*ask.subject)).map_err(unwritable)?;
+        let args = [figures.done(), id_bytes(ask.id), subject];
+        let reply = link.run(&self.reserve, &keys, &args).await?;
+        read_reserved(ask, bytes_of(&reply)?)
+    }
+
+    /// Ends a reservation and books its event, all in one.
+    pub async fn resolve(
+        &self,
+        link: &Link,
+        home: Home,
+        id: ReservationId,
+        ending: Ending,
+        event: &UsageEvent,
+        now: Option<Moment>,
+    ) -> StoreResult<Resolved> {
+        let key = event.api_key_id;
+        let day = event.created_at.day();
+        let shard = home.shard;
+        let mut keys = vec![
+            shard.reservation(id),
+            shard.leases(),
+            shard.counters(Scope::Key(key)),
+            shard.events(key),
+            shard.all_events(),
+            shard.sums(key, &day),
+            shard.errors(key, &day),
+            shard.keys_of_day(&day),
+            shard.owed(),
+        ];
+        let group = home.group.map(Scope::Group);
+        keys.extend(group.map(|group| counters_of(home, group)));
+        let mut figures = Packer::default();
+        figures.clock(now);
+        match ending {
+            Ending::Settle(charge) => figures.charge(charge),
+            Ending::Lose(LostReservation::Charge) => figures.put_all([3, 0, 0, 0]),
+            Ending::Lose(LostReservation::Release) => figures.put_all([4, 0, 0, 0]),
+        };
+        figures
+            .put_all(event_figures(event))
+            .put_all([KEEP_SETTLED_MS, KEEP_EXPIRED_MS]);
+        let args = [
+            figures.done(),
+            id_bytes(id),
+            event_json(event)?,
+            text_bytes(event.model.as_deref()),
+            error_bytes(event),
+            key.0.as_bytes().to_vec(),
+        ];
+        let reply = link.run(&self.resolve, &keys, &args).await?;
+        read_resolved(bytes_of(&reply)?)
+    }
+
+    /// Books a refused request; `row` says whether its event is written too.
+    pub async fn refuse(
+        &self,
+        link: &Link,
+        home: Home,
+        event: &UsageEvent,
+        row: bool,
+    ) -> StoreResult<()> {
+        let key = event.api_key_id;
+        let day = event.created_at.day();
+        let shard = home.shard;
+        let keys = [
+            shard.counters(Scope::Key(key)),
+            shard.events(key),
+            shard.all_events(),
+            shard.sums(key, &day),
+            shard.errors(key, &day),
+            shard.keys_of_day(&day),
+        ];
+        let mut figures = Packer::default();
+        figures.put_all(event_figures(event)).put(i64::from(row));
+        let args = [
+            figures.done(),
+            event_json(event)?,
+            text_bytes(event.model.as_deref()),
+            error_bytes(event),
+            key.0.as_bytes().to_vec(),
+        ];
+        match link.run(&self.refuse, &keys, &args).await? {
+            Value::Int(0) => Err(StoreError::NotFound),
+            _ => Ok(()),
+        }
+    }
+
+    pub async fn top_up(
+        &self,
+        link: &Link,
+        home: Home,
+        id: ReservationId,
+        claims: &[ScopeClaim],
+        more: Amounts,
+        now: Option<Moment>,
+    ) -> StoreResult<bool> {
+        let mut keys = vec![home.shard.reservation(id)];
+        keys.extend(claims.iter().map(|claim| counters_of(home, claim.scope)));
+        let mut figures = Packer::default();
+        figures.clock(now).put_all(more.to_array());
+        for claim in claims {
+            figures.claim(claim, None);
+        }
+        let reply = link.run(&self.top_up, &keys, &[figures.done()]).await?;
+        Ok(reply == Value::Int(1))
+    }
+
+    /// Extends leases of one shard.
+    pub async fn renew(
+        &self,
+        link: &Link,
+        shard: Shard,
+        ids: &[ReservationId],
+        lease_ms: i64,
+        now: Option<Moment>,
+    ) -> StoreResult<()> {
+        let mut args = clock_args(now);
+        args.push(lease_ms.max(0).to_string().into_bytes());
+        args.extend(ids.iter().map(|id| id_bytes(*id)));
+        link.run(&self.renew, &[shard.leases()], &args).await?;
+        Ok(())
+    }
+
+    /// The server's clock in milliseconds, and leases of the shard that have run out.
+    pub async fn due(
+        &self,
+        link: &Link,
+        shard: Shard,
+        most: usize,
+        now: Option<Moment>,
+    ) -> StoreResult<(i64, Vec<ReservationId>)> {
+        let mut args = clock_args(now);
+        args.push(most.to_string().into_bytes());
+        let reply = link.run_background(&self.due, &[shard.leases()], &args).await?;
+        let Value::Array(items) = reply else {
+            return Err(unexpected("the leases that are due"));
+        };
+        let mut items = items.into_iter();
+        let Some(Value::Int(clock)) = items.next() else {
+            return Err(unexpected("the leases that are due"));
+        };
+        let ids = items.filter_map(|item| match item {
+            Value::BulkString(id) => Uuid::from_slice(&id).ok().map(ReservationId),
+            _ => None,
+        });
+        Ok((clock, ids.collect()))
+    }
+
+    /// A reservation that is open, or `None`.
+    pub async fn kept(
+        &self,
+        link: &Link,
+        shard: Shard,
+        id: ReservationId,
+    ) -> StoreResult<Option<Kept>> {
+        let command = redis::cmd("GET").arg(shard.reservation(id)).to_owned();
+        match link.ask(command).await? {
+            Value::BulkString(blob) => read_kept(id, &blob),
+            _ => Ok(None),
+        }
+    }
+
+    /// The counters of a scope as they are stored, where there are any, and the server's clock.
+    pub async fn look(
+        &self,
+        link: &Link,
+        home: Home,
+        scope: Scope,
+        now: Option<Moment>,
+    ) -> StoreResult<(Option<Stored>, Moment)> {
+        let keys = [counters_of(home, scope)];
+        let reply = link.run(&self.look, &keys, &clock_args(now)).await?;
+        let Value::Array(items) = &reply else {
+            return Err(unexpected("counters"));
+        };
+        let [Value::Int(wall), Value::Int(steady_ms), blob @ ..] = &items[..] else {
+            return Err(unexpected("counters"));
+        };
+        let stored = match blob {
+            [Value::BulkString(blob)] => Some(Stored::read(&mut Figures(blob))?),
+            _ => None,
+        };
+        let now = Moment {
+            wall: UnixMs(*wall),
+            steady_ms: *steady_ms,
+        };
+        Ok((stored, now))
+    }
+
+    /// Sets `used` to 0; false where there are no such counters.
+    pub async fn reset(&self, link: &Link, home: Home, scope: Scope) -> StoreResult<bool> {
+        let none: [Vec<u8>; 0] = [];
+        let reply = link.run(&self.reset, &[counters_of(home, scope)], &none).await?;
+        Ok(reply == Value::Int(1))
+    }
+}
+
+/// A key's counters are at its home, a group's in its own shard, which is the same.
+fn counters_of(home: Home, scope: Scope) -> String {
+    match scope {
+        Scope::Key(_) => home.shard.counters(scope),
+        Scope::Group(id) => Shard::of_group(id).counters(scope),
+    }
+}
+
+pub(super) fn group_of(claims: &[ScopeClaim]) -> Option<GroupId> {
+    claims.iter().find_map(|claim| match claim.scope {
+        Scope::Group(id) => Some(id),
+        Scope::Key(_) => None,
+    })
+}
+
+fn read_reserved(ask: &Ask, reply: &[u8]) -> StoreResult<Reserved> {
+    let mut figures = Figures(reply);
+    let [code, output_tokens, left] = figures.take()?;
+    let held = figures.amounts()?;
+    let [wall, _steady] = figures.take()?;
+    match code {
+        1 | 2 => {}
+        3 => return Ok(Reserved::KeyChanged),
+        4 => return Err(StoreError::Fault(String::from("the reservation id was resolved before"))),
+        _ => return Err(StoreError::Fault(String::from("an amount is above 2^53"))),
+    }
+    let mut counters = Vec::with_capacity(ask.scopes.len());
+    for _ in &ask.scopes {
+        counters.push(Stored::read(&mut figures)?.counters);
+    }
+    if code == 1 {
+        let standings = ask.scopes.iter().zip(&counters);
+        return Ok(Reserved::Granted(Grant {
+            id: ask.id,
+            output_tokens,
+            held,
+            output_left: if left < 0 { i64::MAX } else { left },
+            standings: standings.map(|(claim, counters)| counters.standing(claim)).collect(),
+        }));
+    }
+    // The script says that something is short; the same rules, here, say what and for how long.
+    match decide(ask, counters.iter(), UnixMs(wall)) {
+        Ok(Decision::Short(shortage)) => Ok(Reserved::Short(shortage)),
+        other => Err(StoreError::Fault(format!(
+            "Redis refused what fits by our reckoning: {other:?}"
+        ))),
+    }
+}
+
+fn read_resolved(reply: &[u8]) -> StoreResult<Resolved> {
+    let mut figures = Figures(reply);
+    let code = figures.next()?;
+    let charged = figures.amounts()?;
+    let held = figures.amounts()?;
+    let owed = figures.next()? == 1;
+    let settled = match code {
+        0 => Some(Settled::Already),
+        1 => Some(Settled::Applied {
+            charged,
+            debt: charged.minus(held).max(Amounts::ZERO),
+        }),
+        2 => Some(Settled::Late { charged }),
+        _ => None,
+    };
+    Ok(Resolved { settled, owed })
+}
+
+fn read_kept(id: ReservationId, blob: &[u8]) -> StoreResult<Option<Kept>> {
+    if blob.len() < RESERVATION_FIGURES * 8 {
+        return Ok(None);
+    }
+    let (figures, subject) = blob.split_at(RESERVATION_FIGURES * 8);
+    let mut figures = Figures(figures);
+    let [state, ..] = figures.take::<6>()?;
+    if state != 0 {
+        return Ok(None);
+    }
+    let held = figures.amounts()?;
+    let (opened_at, group, subject): (UnixMs, Option<GroupId>, Subject) =
+        serde_json::from_slice(subject)
+            .map_err(|error| StoreError::Fault(format!("a reservation cannot be read: {error}")))?;
+    Ok(Some(Kept {
+        reservation: Reservation {
+            id,
+            holds: Vec::new(),
+            opened_at,
+            expires_at: opened_at,
+            subject: std::sync::Arc::new(subject),
+        },
+        group,
+        held,
+    }))
+}
+
+/// What the sums of a day need of an event.
+fn event_figures(event: &UsageEvent) -> [i64; 5] {
+    [
+        i64::from(event.is_error),
+        event.created_at.0,
+        event.prompt_tokens,
+        event.completion_tokens,
+        event.response_time_ms,
+    ]
+}
+
+fn event_json(event: &UsageEvent) -> StoreResult<Vec<u8>> {
+    serde_json::to_vec(event).map_err(unwritable)
+}
+
+fn text_bytes(text: Option<&str>) -> Vec<u8> {
+    text.unwrap_or_default().as_bytes().to_vec()
+}
+
+fn error_bytes(event: &UsageEvent) -> Vec<u8> {
+    event.error_code.as_deref().unwrap_or("unknown").as_bytes().to_vec()
+}
+
+fn id_bytes(id: ReservationId) -> Vec<u8> {
+    id.0.as_bytes().to_vec()
+}
+
+fn clock_args(now: Option<Moment>) -> Vec<Vec<u8>> {
+    let (wall, steady) = clock_figures(now);
+    vec![wall.to_string().into_bytes(), steady.to_string().into_bytes()]
+}
+
+fn bytes_of(reply: &Value) -> StoreResult<&[u8]> {
+    match reply {
+        Value::BulkString(bytes) => Ok(bytes),
+        _ => Err(unexpected("a step's answer")),
+    }
+}
+
+fn unexpected(what: &str) -> StoreError {
+    StoreError::Fault(format!("Redis answered something else than {what}"))
+}
+
+fn unwritable(error: serde_json::Error) -> StoreError {
+    StoreError::Fault(format!("a record cannot be written: {error}"))
+}

@@ -1,0 +1,184 @@
+//! The `Store` trait on the Redis engine: each method names the file that does the work.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{RedisStore, queries};
+use crate::config::OnUnavailable;
+use crate::keys::{KeyHash, KeyId, KeyRecord};
+use crate::quota::{
+    Amounts, Ask, GroupId, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
+};
+use crate::store::{
+    AuditEntry, Condition, Freshness, GroupRecord, KeyActivity, Page, Rollup, Settlement, Store,
+    StoreResult, Totals, UsageEvent, UsageQuery,
+};
+use crate::time::UnixMs;
+
+#[async_trait]
+impl Store for RedisStore {
+    async fn key_by_hash(
+        &self,
+        hash: &KeyHash,
+        freshness: Freshness,
+    ) -> StoreResult<Option<Arc<KeyRecord>>> {
+        self.directory.key_by_hash(hash, freshness).await
+    }
+
+    async fn key(&self, id: KeyId) -> StoreResult<Option<Arc<KeyRecord>>> {
+        self.directory.key(id).await
+    }
+
+    async fn create_key(
+        &self,
+        record: KeyRecord,
+        audit: AuditEntry,
+    ) -> StoreResult<Arc<KeyRecord>> {
+        self.directory.create_key(record, audit).await
+    }
+
+    async fn update_key(
+        &self,
+        record: KeyRecord,
+        audit: AuditEntry,
+    ) -> StoreResult<Arc<KeyRecord>> {
+        self.directory.update_key(record, audit).await
+    }
+
+    async fn delete_key(&self, id: KeyId, audit: AuditEntry) -> StoreResult<()> {
+        self.directory.delete_key(id, audit).await
+    }
+
+    async fn list_keys(
+        &self,
+        skip: i64,
+        limit: i64,
+        active_only: bool,
+    ) -> StoreResult<Page<Arc<KeyRecord>>> {
+        self.directory.list_keys(skip, limit, active_only).await
+    }
+
+    async fn activity(&self, id: KeyId) -> StoreResult<KeyActivity> {
+        self.activity_of(id).await
+    }
+
+    async fn group(
+        &self,
+        id: GroupId,
+        freshness: Freshness,
+    ) -> StoreResult<Option<Arc<GroupRecord>>> {
+        self.directory.group(id, freshness).await
+    }
+
+    async fn put_group(
+        &self,
+        record: GroupRecord,
+        audit: AuditEntry,
+    ) -> StoreResult<Arc<GroupRecord>> {
+        self.directory.put_group(record, audit).await
+    }
+
+    async fn delete_group(&self, id: GroupId, audit: AuditEntry) -> StoreResult<()> {
+        self.directory.delete_group(id, audit).await
+    }
+
+    async fn list_groups(&self) -> StoreResult<Vec<Arc<GroupRecord>>> {
+        self.directory.list_groups().await
+    }
+
+    async fn reserve(&self, ask: Ask) -> StoreResult<Reserved> {
+        self.take_reservation(ask).await
+    }
+
+    async fn top_up(
+        &self,
+        id: ReservationId,
+        scopes: &[ScopeClaim],
+        more: Amounts,
+    ) -> StoreResult<bool> {
+        self.take_more(id, scopes, more).await
+    }
+
+    async fn renew(&self, ids: &[ReservationId], lease_ms: i64) -> StoreResult<()> {
+        self.extend(ids, lease_ms).await
+    }
+
+    async fn settle(&self, settlement: Settlement) -> StoreResult<Settled> {
+        self.resolve(settlement).await
+    }
+
+    async fn book_refusal(&self, event: UsageEvent) -> StoreResult<()> {
+        self.refuse(event).await
+    }
+
+    async fn sweep(&self) -> StoreResult<usize> {
+        self.sweep_leases().await
+    }
+
+    async fn standing(&self, claim: ScopeClaim) -> StoreResult<Standing> {
+        self.standing_now(&claim).await
+    }
+
+    async fn reset_used(&self, scope: Scope, audit: AuditEntry) -> StoreResult<()> {
+        self.reset(scope, audit).await
+    }
+
+    async fn totals(&self) -> StoreResult<Totals> {
+        queries::totals(&self.link).await
+    }
+
+    async fn usage_events(&self, query: UsageQuery) -> StoreResult<Page<UsageEvent>> {
+        queries::usage_events(&self.link, &self.directory, &query).await
+    }
+
+    async fn rollups(
+        &self,
+        key: Option<KeyId>,
+        since_day: &str,
+        until_day: &str,
+    ) -> StoreResult<Vec<Rollup>> {
+        queries::rollups(&self.link, &self.directory, key, since_day, until_day).await
+    }
+
+    async fn error_counts(
+        &self,
+        key: Option<KeyId>,
+        since_day: &str,
+        until_day: &str,
+    ) -> StoreResult<Vec<(String, i64)>> {
+        queries::error_counts(&self.link, &self.directory, key, since_day, until_day).await
+    }
+
+    fn usual_output(&self, key: KeyId, model: &str) -> Option<i64> {
+        self.usual.lock().p95(key, model)
+    }
+
+    async fn prune_events(&self, before: UnixMs) -> StoreResult<usize> {
+        queries::prune_events(&self.link, before).await
+    }
+
+    async fn audit(&self, skip: i64, limit: i64) -> StoreResult<Page<AuditEntry>> {
+        self.directory.audit(skip, limit).await
+    }
+
+    async fn setting_or_insert(&self, name: &str, value: &str) -> StoreResult<String> {
+        self.directory.setting_or_insert(name, value).await
+    }
+
+    async fn ping(&self) -> StoreResult<()> {
+        self.link.ping().await
+    }
+
+    async fn condition(&self) -> Condition {
+        match (self.ping().await, self.on_unavailable) {
+            (Ok(()), _) => Condition::Serving,
+            (Err(_), OnUnavailable::Allow) => Condition::Degraded,
+            (Err(_), OnUnavailable::Deny) => Condition::Away,
+        }
+    }
+
+    async fn close(&self) {
+        self.link.close().await;
+    }
+}

@@ -1,0 +1,131 @@
+//! The shared engine: Redis or Valkey, standalone, with sentinels, or a cluster.
+//!
+//! ```text
+//!   reserve, settle ──▶ atomic.rs: one script each ──▶ link.rs: one pipelined connection ──▶ Redis
+//!   keys, groups ────▶ directory.rs: records, cached; versions are compared by reserve
+//!   usage, totals ───▶ queries.rs ───────────────────▶ link.rs: pooled connections
+//! ```
+//!
+//! Any number of edges share one set of books. Every decision is one server-side step, on the
+//! server's clock, all or nothing, and idempotent by the reservation's id: a step whose answer was
+//! lost may be sent again. Amounts are exact up to 2^53, prices up to 9 000 USD per million tokens;
+//! more is refused.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use parking_lot::Mutex;
+
+use self::atomic::Steps;
+use self::directory::Directory;
+use self::link::Link;
+use self::names::Home;
+use self::server_clock::ServerClock;
+use crate::config::{OnUnavailable, RedisConfig};
+use crate::quota::{LostReservation, ReservationId, Subject};
+use crate::store::usage_log::FloodGuard;
+use crate::store::usual::UsualOutputs;
+use crate::store::{StoreError, StoreResult};
+use crate::time::{Clock, Moment, UnixMs};
+
+mod atomic;
+mod directory;
+mod engine;
+mod layout;
+mod link;
+mod names;
+mod queries;
+mod server_clock;
+mod steps;
+
+/// Reservations that were given up while Redis did not answer and wait to be undone; more are left
+/// to their leases.
+const MOST_GIVEN_UP: usize = 10_000;
+
+/// How a Redis store behaves.
+#[derive(Clone, Default)]
+pub struct RedisOptions {
+    pub lost_reservation: LostReservation,
+    /// In place of the server's clock.
+    pub clock: Option<Clock>,
+}
+
+impl fmt::Debug for RedisOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisOptions")
+            .field("lost_reservation", &self.lost_reservation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A reservation this process granted and has not resolved.
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    home: Home,
+    lease_ms: i64,
+}
+
+/// A reservation that nobody waits for any more, granted or not.
+#[derive(Debug)]
+struct GivenUp {
+    id: ReservationId,
+    home: Home,
+    subject: Arc<Subject>,
+}
+
+/// The store on Redis.
+pub struct RedisStore {
+    link: Arc<Link>,
+    steps: Steps,
+    directory: Directory,
+    server_clock: ServerClock,
+    running: Mutex<HashMap<ReservationId, Running, RandomState>>,
+    given_up: Mutex<VecDeque<GivenUp>>,
+    usual: Mutex<UsualOutputs>,
+    flood: Mutex<FloodGuard>,
+    on_unavailable: OnUnavailable,
+    options: RedisOptions,
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RedisStore(…)")
+    }
+}
+
+impl RedisStore {
+    /// Begins to connect, on a thread of its own: call it after a daemon's fork. Does not wait for
+    /// Redis: until it answers, every step is `Unavailable`.
+    ///
+    /// # Errors
+    /// `Fault` where the configuration cannot be used at all, or no thread can be started.
+    pub fn start(config: &RedisConfig, options: RedisOptions) -> StoreResult<Arc<Self>> {
+        let link = Arc::new(Link::start(config.into())?);
+        let wall = options.clock.clone();
+        let wall = move || wall.as_ref().map_or_else(UnixMs::now, |clock| clock().wall);
+        Ok(Arc::new(RedisStore {
+            directory: Directory::new(link.clone(), Arc::new(wall)),
+            link,
+            steps: Steps::new(),
+            server_clock: ServerClock::default(),
+            running: Mutex::default(),
+            given_up: Mutex::default(),
+            usual: Mutex::default(),
+            flood: Mutex::default(),
+            on_unavailable: config.on_unavailable,
+            options,
+        }))
+    }
+
+    /// The injected clock, where there is one.
+    fn now(&self) -> Option<Moment> {
+        self.options.clock.as_ref().map(|clock| clock())
+    }
+
+    /// This edge's wall clock, for what needs no agreement.
+    fn wall(&self) -> UnixMs {
+        self.now().map_or_else(UnixMs::now, |now| now.wall)
+    }
+}

@@ -1,0 +1,311 @@
+//! The steps of quota: which home they go to, and what is left to do after them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+
+use super::atomic::{Ending, group_of};
+use super::names::{Home, Shard};
+use super::{GivenUp, MOST_GIVEN_UP, RedisStore, Running};
+use crate::keys::KeyId;
+use crate::quota::{
+    Amounts, Ask, Charge, LostReservation, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing, Subject,
+};
+use crate::store::usage_log::event_of_lost;
+use crate::store::usual::answer_of;
+use crate::store::{AuditEntry, KeyActivity, Settlement, StoreError, StoreResult, UsageEvent};
+
+/// Leases of one shard that one sweep ends.
+const MOST_DUE: usize = 256;
+/// Shards looked at side by side.
+const SIDE_BY_SIDE: usize = 16;
+
+impl RedisStore {
+    pub(super) async fn take_reservation(&self, ask: Ask) -> StoreResult<Reserved> {
+        if !ask.is_sound() {
+            let why = "an amount is negative or above 2^53";
+            return Err(StoreError::Fault(String::from(why)));
+        }
+        let Some(home) = self.directory.home_of(ask.subject.key).await? else {
+            return Ok(Reserved::KeyChanged);
+        };
+        let home = Home {
+            shard: home.shard,
+            group: group_of(&ask.scopes),
+        };
+        let asking = Asking {
+            store: self,
+            given_up: Some(GivenUp {
+                id: ask.id,
+                home,
+                subject: Arc::clone(&ask.subject),
+            }),
+        };
+        let opened_at = self.wall();
+        let step = self.steps.reserve(&self.link, home, &ask, self.now(), opened_at);
+        match step.await {
+            Ok(reserved) => {
+                asking.answered();
+                if matches!(reserved, Reserved::Granted(_)) {
+                    let lease_ms = ask.lease_ms;
+                    self.running.lock().insert(ask.id, Running { home, lease_ms });
+                }
+                Ok(reserved)
+            }
+            Err(fault @ StoreError::Unavailable(_)) => Err(fault),
+            Err(fault) => {
+                asking.answered();
+                Err(fault)
+            }
+        }
+    }
+
+    pub(super) async fn take_more(
+        &self,
+        id: ReservationId,
+        claims: &[ScopeClaim],
+        more: Amounts,
+    ) -> StoreResult<bool> {
+        let running = self.running.lock().get(&id).copied();
+        let Some(Running { home, .. }) = running else {
+            return Ok(false);
+        };
+        let sound = more.to_array().iter().all(|n| (0..=crate::quota::amount::MAX_AMOUNT).contains(n));
+        if !sound {
+            return Ok(false);
+        }
+        let step = self.steps.top_up(&self.link, home, id, claims, more, self.now());
+        step.await
+    }
+
+    pub(super) async fn extend(&self, ids: &[ReservationId], lease_ms: i64) -> StoreResult<()> {
+        let mut by_shard: HashMap<Shard, Vec<ReservationId>> = HashMap::new();
+        {
+            let running = self.running.lock();
+            for id in ids {
+                if let Some(known) = running.get(id) {
+                    by_shard.entry(known.home.shard).or_default().push(*id);
+                }
+            }
+        }
+        for (shard, ids) in by_shard {
+            for ids in ids.chunks(MOST_DUE) {
+                let step = self.steps.renew(&self.link, shard, ids, lease_ms, self.now());
+                step.await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn resolve(&self, settlement: Settlement) -> StoreResult<Settled> {
+        let Settlement { id, charge, event } = &settlement;
+        let home = self.home_of_running(*id, event.api_key_id).await?;
+        let ending = Ending::Settle(*charge);
+        let step = self.steps.resolve(&self.link, home, *id, ending, event, self.now());
+        let resolved = step.await?;
+        self.running.lock().remove(id);
+        if resolved.owed {
+            self.pay(home.shard, *id).await;
+        }
+        let settled = resolved.settled.unwrap_or(Settled::Already);
+        if settled != Settled::Already
+            && let Some((key, model, output)) = answer_of(&settlement)
+        {
+            self.usual.lock().record(key, model, output);
+        }
+        Ok(settled)
+    }
+
+    async fn home_of_running(&self, id: ReservationId, key: KeyId) -> StoreResult<Home> {
+        let running = self.running.lock().get(&id).copied();
+        if let Some(Running { home, .. }) = running {
+            return Ok(home);
+        }
+        let known = self.directory.home_of(key).await?;
+        Ok(known.unwrap_or(Home {
+            shard: Shard::of_key(key),
+            group: None,
+        }))
+    }
+
+    /// Takes to a moved key's counters what it owes. What fails is tried again by the sweep.
+    async fn pay(&self, shard: Shard, id: ReservationId) {
+        if let Err(fault) = self.directory.pay(shard, id).await {
+            log::warn!("what a moved key owes is paid later: {fault}");
+        }
+    }
+
+    pub(super) async fn refuse(&self, mut event: UsageEvent) -> StoreResult<()> {
+        event.set_charged(Amounts::ZERO);
+        let home = self.directory.home_of(event.api_key_id).await?;
+        let home = home.ok_or(StoreError::NotFound)?;
+        let steady_ms = self.now().map_or_else(|| self.wall().0, |now| now.steady_ms);
+        let row = self.flood.lock().allows_row(event.api_key_id, steady_ms);
+        self.steps.refuse(&self.link, home, &event, row).await
+    }
+
+    pub(super) async fn sweep_leases(&self) -> StoreResult<usize> {
+        self.undo_given_up().await;
+        self.directory.pay_all().await?;
+        let shards = stream::iter(Shard::all()).map(|shard| self.sweep_shard(shard));
+        let swept: Vec<StoreResult<usize>> = shards.buffer_unordered(SIDE_BY_SIDE).collect().await;
+        swept.into_iter().sum()
+    }
+
+    async fn sweep_shard(&self, shard: Shard) -> StoreResult<usize> {
+        let due = self.steps.due(&self.link, shard, MOST_DUE, self.now());
+        let (clock_ms, ids) = due.await?;
+        let now = Instant::now();
+        if self.options.clock.is_none() {
+            if self.server_clock.stepped(shard, clock_ms, now) {
+                log::warn!("Redis's clock was set: leases are renewed before any is ended");
+                self.extend_all().await?;
+            }
+            if self.server_clock.rests(now) {
+                return Ok(0);
+            }
+        }
+        let mut count = 0;
+        for id in ids {
+            count += usize::from(self.lose(shard, id).await?);
+        }
+        Ok(count)
+    }
+
+    /// Ends a reservation whose lease has run out; false where somebody else did, or it was renewed.
+    async fn lose(&self, shard: Shard, id: ReservationId) -> StoreResult<bool> {
+        let Some(kept) = self.steps.kept(&self.link, shard, id).await? else {
+            return Ok(false);
+        };
+        let policy = self.options.lost_reservation;
+        let charged = match policy {
+            LostReservation::Charge => kept.held,
+            LostReservation::Release => Amounts::ZERO,
+        };
+        let event = event_of_lost(&kept.reservation, charged, "lease_expired", self.wall());
+        let home = Home {
+            shard,
+            group: kept.group,
+        };
+        let ending = Ending::Lose(policy);
+        let step = self.steps.resolve(&self.link, home, id, ending, &event, self.now());
+        let resolved = step.await?;
+        if resolved.owed {
+            self.pay(shard, id).await;
+        }
+        Ok(matches!(resolved.settled, Some(Settled::Applied { .. })))
+    }
+
+    async fn extend_all(&self) -> StoreResult<()> {
+        let running: Vec<(ReservationId, i64)> = {
+            let running = self.running.lock();
+            running.iter().map(|(id, r)| (*id, r.lease_ms)).collect()
+        };
+        for (id, lease_ms) in running {
+            self.extend(&[id], lease_ms).await?;
+        }
+        Ok(())
+    }
+
+    /// Undoes reserves that may have been granted after their callers were told otherwise.
+    async fn undo_given_up(&self) {
+        loop {
+            let Some(given_up) = self.given_up.lock().pop_front() else {
+                return;
+            };
+            let mut event = UsageEvent::blank(given_up.id.0, given_up.subject.key, self.wall());
+            event.tell_of(&given_up.subject);
+            event.is_error = true;
+            event.error_code = Some(String::from("STORE_UNAVAILABLE"));
+            let ending = Ending::Settle(Charge::Void);
+            let GivenUp { id, home, .. } = given_up;
+            let step = self.steps.resolve(&self.link, home, id, ending, &event, self.now());
+            if let Err(StoreError::Unavailable(_)) = step.await {
+                self.given_up.lock().push_front(given_up);
+                return;
+            }
+        }
+    }
+
+    pub(super) async fn standing_now(&self, claim: &ScopeClaim) -> StoreResult<Standing> {
+        let home = self.home_of_scope(claim.scope).await?;
+        let (stored, now) = self.steps.look(&self.link, home, claim.scope, self.now()).await?;
+        let mut counters = stored.map(|stored| stored.counters).unwrap_or_default();
+        counters.refresh(claim, now);
+        Ok(counters.standing(claim))
+    }
+
+    pub(super) async fn activity_of(&self, id: KeyId) -> StoreResult<KeyActivity> {
+        let scope = Scope::Key(id);
+        let home = self.home_of_scope(scope).await?;
+        let (stored, _) = self.steps.look(&self.link, home, scope, self.now()).await?;
+        Ok(stored.map(|stored| stored.activity).unwrap_or_default())
+    }
+
+    async fn home_of_scope(&self, scope: Scope) -> StoreResult<Home> {
+        match scope {
+            Scope::Key(id) => {
+                let known = self.directory.home_of(id).await?;
+                Ok(known.unwrap_or(Home {
+                    shard: Shard::of_key(id),
+                    group: None,
+                }))
+            }
+            Scope::Group(id) => Ok(Home {
+                shard: Shard::of_group(id),
+                group: Some(id),
+            }),
+        }
+    }
+
+    pub(super) async fn reset(&self, scope: Scope, audit: AuditEntry) -> StoreResult<()> {
+        let home = self.home_of_scope(scope).await?;
+        let (stored, _) = self.steps.look(&self.link, home, scope, self.now()).await?;
+        if stored.is_none() {
+            return Err(StoreError::NotFound);
+        }
+        // The entry first: used never falls without one.
+        self.directory.note(home.shard, &audit).await?;
+        let reset = self.steps.reset(&self.link, home, scope).await?;
+        if reset { Ok(()) } else { Err(StoreError::NotFound) }
+    }
+}
+
+/// A reserve under way. Dropped without an answer, it is undone as soon as Redis answers: its caller
+/// was told that there is none, or has gone.
+struct Asking<'a> {
+    store: &'a RedisStore,
+    given_up: Option<GivenUp>,
+}
+
+impl Asking<'_> {
+    fn answered(mut self) {
+        self.given_up = None;
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if let Some(given_up) = self.given_up.take() {
+            let mut waiting = self.store.given_up.lock();
+            if waiting.len() < MOST_GIVEN_UP {
+                waiting.push_back(given_up);
+            }
+        }
+    }
+}
+
+impl UsageEvent {
+    /// Which request it was.
+    fn tell_of(&mut self, subject: &Subject) {
+        self.request_id.clone_from(&subject.request_id);
+        self.request_method.clone_from(&subject.method);
+        self.request_path.clone_from(&subject.path);
+        self.model.clone_from(&subject.model);
+        self.pool.clone_from(&subject.pool);
+        self.end_user.clone_from(&subject.end_user);
+    }
+}

@@ -14,11 +14,12 @@ mod faults {
 
     use quota_proxy::keys::KeyId;
     use quota_proxy::quota::{
-        Amounts, Charge, Limit, Period, Quotas, Rates, Reserved, Scope, ScopeClaim, Settled,
+        Amounts, Charge, GroupId, Limit, Period, Quotas, Rates, Reserved, Scope, ScopeClaim,
+        Settled,
     };
     use quota_proxy::store::embedded::{EmbeddedOptions, EmbeddedStore};
     use quota_proxy::store::{Settlement, Store, StoreError, UsageQuery};
-    use quota_proxy::time::UnixMs;
+    use quota_proxy::time::{Moment, UnixMs};
     use rusqlite::Connection;
     use uuid::Uuid;
 
@@ -109,6 +110,52 @@ mod faults {
         let store = open(&path);
         assert_eq!(store.standing(claim).await.unwrap().used.tokens, 170);
         assert_eq!(store.list_keys(0, 10, false).await.unwrap().total, 1);
+    }
+
+    #[tokio::test]
+    async fn a_file_of_the_first_schema_settles_its_holds_where_they_came_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("quota.db");
+        let file = Connection::open(&path).unwrap();
+        let written = include_str!("golden/store_schema_1.sql");
+        file.execute_batch(written).unwrap();
+        drop(file);
+        // An hour later, on the second of the two days it tells of.
+        let now = Moment::at(1_795_315_499_123 + 3_600_000);
+        let options = EmbeddedOptions {
+            clock: Arc::new(move || now),
+            ..EmbeddedOptions::default()
+        };
+        let claim = |scope, period| ScopeClaim {
+            scope,
+            quotas: Quotas {
+                tokens: Limit {
+                    limit: 1_000,
+                    period,
+                },
+                ..Quotas::default()
+            },
+            rates: Rates::default(),
+        };
+        let [one, two, group] = [1, 2, 3].map(Uuid::from_u128);
+        for _ in 0..2 {
+            let store = EmbeddedStore::open(&path, options.clone()).unwrap();
+            let used = async |scope, period| {
+                let standing = store.standing(claim(scope, period)).await.unwrap();
+                assert_eq!(standing.held, Amounts::ZERO);
+                standing.used.tokens
+            };
+            // 20 were settled today, 40 held; what yesterday held is charged to yesterday.
+            assert_eq!(used(Scope::Key(KeyId(one)), Period::Daily).await, 60);
+            assert_eq!(used(Scope::Group(GroupId(group)), Period::Total).await, 110);
+            assert_eq!(used(Scope::Key(KeyId(two)), Period::Total).await, 60);
+            store.close().await;
+        }
+        let file = Connection::open(&path).unwrap();
+        let booked = "SELECT group_concat(tokens_booked, ' ') FROM
+                      (SELECT tokens_booked FROM counters ORDER BY scope)";
+        let booked: String = file.query_row(booked, [], |row| row.get(0)).unwrap();
+        assert_eq!(booked, "110 110 60");
     }
 
     #[tokio::test]

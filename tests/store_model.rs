@@ -232,7 +232,8 @@ mod model {
                     next.restore_counters(claim.scope, counters);
                 }
             }
-            let mut open: Vec<_> = self.oracle.all_open().collect();
+            let asked = self.asked.iter().filter_map(|ask| self.oracle.open(ask.id));
+            let mut open: Vec<_> = asked.collect();
             open.sort_by_key(|open| open.serial);
             for open in open {
                 next.restore_reservation(open.reservation.clone(), open.serial);

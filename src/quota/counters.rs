@@ -22,6 +22,8 @@ pub struct Count {
     /// Everything ever settled, in this and all earlier windows: the sum of all usage events.
     pub booked: i64,
     pub window: Window,
+    /// Counts up by one with each later window; another date for the same window keeps it.
+    pub number: i64,
 }
 
 /// The counters of one scope.
@@ -36,15 +38,6 @@ pub struct Counters {
     pub tokens_bucket: Option<Bucket>,
 }
 
-/// What a step of time did to the windows of a scope.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Moved {
-    /// A window is another one than before.
-    pub turned: bool,
-    /// Old and new start, per resource, where open reservations must follow to other dates.
-    pub rebased: [Option<(i64, i64)>; 3],
-}
-
 impl Quotas {
     /// In the order of `Resource`.
     pub fn to_array(&self) -> [Limit; 3] {
@@ -53,8 +46,8 @@ impl Quotas {
 }
 
 impl Counters {
-    /// Brings windows and buckets to `now` under the claim's limits.
-    pub(crate) fn refresh(&mut self, claim: &ScopeClaim, now: Moment) -> Moved {
+    /// Brings windows and buckets to `now` under the claim's limits. True where a window changed.
+    pub(crate) fn refresh(&mut self, claim: &ScopeClaim, now: Moment) -> bool {
         let periods = claim.quotas.to_array().map(|quota| quota.period);
         let rates = claim.rates;
         let steady_ms = now.steady_ms;
@@ -67,45 +60,27 @@ impl Counters {
         self.turn(periods, now.wall)
     }
 
-    /// Brings the windows to `now` under the periods they have.
-    pub(super) fn turn_windows(&mut self, now: UnixMs) -> Moved {
+    /// Brings the windows to `now` under the periods they have. True where one changed.
+    pub(super) fn turn_windows(&mut self, now: UnixMs) -> bool {
         self.turn(self.counts.map(|count| count.window.period), now)
     }
 
-    fn turn(&mut self, periods: [Period; 3], now: UnixMs) -> Moved {
-        let fresh = *self == Counters::with_buckets_of(self);
-        let mut moved = Moved::default();
-        for (resource, count) in self.counts.iter_mut().enumerate() {
-            match count.window.turn(periods[resource], now) {
+    fn turn(&mut self, periods: [Period; 3], now: UnixMs) -> bool {
+        let mut turned = false;
+        for (count, period) in self.counts.iter_mut().zip(periods) {
+            match count.window.turn(period, now) {
                 Turn::Stay => continue,
                 Turn::Roll(window) => {
                     count.window = window;
+                    count.number += 1;
                     count.used = 0;
                     count.held = 0;
                 }
-                Turn::Rebase(window) => {
-                    let starts = (count.window.start, window.start);
-                    count.window = window;
-                    moved.rebased[resource] = (!fresh).then_some(starts);
-                }
+                Turn::Rebase(window) => count.window = window,
             }
-            moved.turned = true;
+            turned = true;
         }
-        moved
-    }
-
-    /// Counters nobody has drawn on yet.
-    fn with_buckets_of(other: &Counters) -> Counters {
-        Counters {
-            requests_bucket: other.requests_bucket,
-            tokens_bucket: other.tokens_bucket,
-            ..Counters::default()
-        }
-    }
-
-    /// Whether every window contains `now`, so that turning them would change nothing.
-    pub(super) fn is_current(&self, now: UnixMs) -> bool {
-        self.counts.iter().all(|count| count.window.contains(now))
+        turned
     }
 
     pub fn used(&self) -> Amounts {
@@ -120,8 +95,9 @@ impl Counters {
         Amounts::from_array(self.counts.map(|count| count.booked))
     }
 
+    /// The numbers of the present windows.
     pub(super) fn windows(&self) -> [i64; 3] {
-        self.counts.map(|count| count.window.start)
+        self.counts.map(|count| count.number)
     }
 
     /// What is left of each resource, below 0 where more is used than the limit; `i64::MAX` where
@@ -188,8 +164,8 @@ impl Counters {
         step: impl Fn(&mut Count, i64),
     ) {
         let amounts = amounts.to_array().into_iter().zip(windows);
-        for (count, (amount, start)) in self.counts.iter_mut().zip(amounts) {
-            if count.window.start == *start {
+        for (count, (amount, number)) in self.counts.iter_mut().zip(amounts) {
+            if count.number == *number {
                 step(count, amount);
             }
         }

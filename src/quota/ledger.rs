@@ -54,14 +54,6 @@ pub struct Open {
     pub(super) tokens_taken: [Option<i64>; MAX_SCOPES],
 }
 
-/// A scope whose windows changed: what is on disk of it must not lag behind its reservations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turned {
-    pub scope: Scope,
-    /// Open reservations of the scope follow: they got other windows too.
-    pub rebased: bool,
-}
-
 /// Counters of every scope and every open reservation.
 #[derive(Debug)]
 pub struct Ledger {
@@ -76,7 +68,7 @@ pub struct Ledger {
     pub(super) next_serial: i64,
     /// No lease ends before this: a sweep has nothing to look for until then.
     pub(super) earliest_deadline_ms: i64,
-    pub(super) turned: Vec<Turned>,
+    pub(super) turned: Vec<Scope>,
 }
 
 impl Default for Ledger {

@@ -32,7 +32,8 @@ pub struct Subject {
 pub struct Hold {
     pub scope: Scope,
     pub amounts: Amounts,
-    /// Start of the requests, tokens and USD windows the hold came from: it settles there.
+    /// Numbers of the requests, tokens and USD windows the hold came from: it settles there, or
+    /// nowhere once a later window has begun.
     pub windows: [i64; 3],
     /// Whether per-minute buckets and concurrency were drawn on.
     pub rate_limited: bool,

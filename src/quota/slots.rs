@@ -3,8 +3,8 @@
 
 use super::amount::Amounts;
 use super::claim::ScopeClaim;
-use super::counters::{Counters, Moved};
-use super::ledger::{Ledger, MAX_SCOPES, Open, Turned};
+use super::counters::Counters;
+use super::ledger::{Ledger, MAX_SCOPES, Open};
 use super::limit::Scope;
 use super::reservation::{Reservation, ReservationId};
 use super::sizing::Size;
@@ -46,11 +46,6 @@ impl Ledger {
         self.open.get(&id)
     }
 
-    /// All open reservations, in no order.
-    pub fn all_open(&self) -> impl Iterator<Item = &Open> {
-        self.open.values()
-    }
-
     /// How many reservations are open, and what they hold together.
     pub fn totals(&self) -> (usize, Amounts) {
         (self.open.len(), self.held)
@@ -62,7 +57,7 @@ impl Ledger {
             return;
         };
         for (count, was) in self.counters[slot].counts.iter_mut().zip(&was.counts) {
-            if count.window == was.window {
+            if count.number == was.number {
                 count.used = count.used.saturating_sub(was.used).max(0);
             }
         }
@@ -76,16 +71,18 @@ impl Ledger {
         }
     }
 
-    /// Scopes whose windows changed since this was asked last.
-    pub fn take_turned(&mut self) -> Vec<Turned> {
+    /// Scopes whose windows changed since this was asked last: what is on disk of them must not lag
+    /// behind their reservations.
+    pub fn take_turned(&mut self) -> Vec<Scope> {
         std::mem::take(&mut self.turned)
     }
 
     /// The slot of a scope, its windows and buckets brought to now.
     pub(super) fn refreshed(&mut self, claim: &ScopeClaim, now: Moment) -> usize {
         let slot = self.slot(claim.scope);
-        let moved = self.counters[slot].refresh(claim, now);
-        self.follow(claim.scope, moved);
+        if self.counters[slot].refresh(claim, now) {
+            self.turned.push(claim.scope);
+        }
         slot
     }
 
@@ -104,46 +101,8 @@ impl Ledger {
     }
 
     pub(super) fn turn_slot(&mut self, slot: usize, scope: Scope, now: Moment) {
-        if self.counters[slot].is_current(now.wall) {
-            return;
-        }
-        let moved = self.counters[slot].turn_windows(now.wall);
-        self.follow(scope, moved);
-    }
-
-    /// Renames the windows of the scope's holds, so that they still settle where they came from.
-    fn follow(&mut self, scope: Scope, moved: Moved) {
-        if !moved.turned {
-            return;
-        }
-        let rebased = moved.rebased.iter().any(Option::is_some);
-        self.turned.push(Turned { scope, rebased });
-        if !rebased {
-            return;
-        }
-        let Some(&slot) = self.slots.get(&scope) else {
-            return;
-        };
-        let counts = &mut self.counters[slot].counts;
-        for (count, rebased) in counts.iter_mut().zip(moved.rebased) {
-            if rebased.is_some() {
-                count.held = 0;
-            }
-        }
-        let open = self.open.values_mut();
-        let holds = open.flat_map(|open| &mut open.reservation.holds);
-        for hold in holds.filter(|hold| hold.scope == scope) {
-            let amounts = hold.amounts.to_array();
-            for (resource, count) in counts.iter_mut().enumerate() {
-                let Some((from, to)) = moved.rebased[resource] else {
-                    continue;
-                };
-                let start = &mut hold.windows[resource];
-                if *start == from || *start == to {
-                    *start = to;
-                    count.held = count.held.saturating_add(amounts[resource]);
-                }
-            }
+        if self.counters[slot].turn_windows(now.wall) {
+            self.turned.push(scope);
         }
     }
 

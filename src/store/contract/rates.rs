@@ -6,6 +6,7 @@ on_every_engine!(
     windows_reset_and_old_holds_settle_in_theirs,
     an_hour_back_over_midnight_resets_once,
     a_changed_period_keeps_held_and_used,
+    holds_settle_under_the_new_dates_of_their_window,
     requests_per_minute_refill_evenly,
     tokens_per_minute_never_brick_a_large_request,
     concurrency_counts_running_exchanges,
@@ -69,6 +70,30 @@ async fn a_changed_period_keeps_held_and_used(mut h: Harness) {
     assert_eq!(h.used_and_held(&daily).await, (30, 35));
     h.crash();
     assert_eq!(h.used_and_held(&daily).await, (65, 0));
+}
+
+async fn holds_settle_under_the_new_dates_of_their_window(h: Harness) {
+    let caller = h.key(tokens(100, Period::Total)).await;
+    let (open, expired) = (caller.ask(10, 20), caller.ask(10, 10));
+    h.granted(&expired).await;
+    h.clock.advance(60_001);
+    assert_eq!(h.store.sweep().await.unwrap(), 1);
+    h.granted(&open).await;
+    let mut daily = caller.clone();
+    daily.claims[0].quotas = tokens(100, Period::Daily);
+    h.granted(&daily.ask(5, 0)).await;
+    assert_eq!(h.used_and_held(&daily).await, (20, 35));
+    let late = h.settle(&expired, used(25)).await;
+    assert!(matches!(late, Settled::Late { charged } if charged.tokens == 5));
+    h.settle(&open, used(12)).await;
+    assert_eq!(h.used_and_held(&daily).await, (37, 5));
+    // Back to the old period and on to another day: that one is new, whatever dates came before.
+    h.granted(&caller.ask(3, 0)).await;
+    let yesterday = daily.ask(7, 0);
+    h.granted(&yesterday).await;
+    h.clock.advance(crate::time::DAY_MS);
+    h.settle(&yesterday, used(9)).await;
+    assert_eq!(h.used_and_held(&daily).await, (0, 0));
 }
 
 async fn requests_per_minute_refill_evenly(h: Harness) {

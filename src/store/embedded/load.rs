@@ -125,7 +125,7 @@ fn restore_reservations(
 }
 
 fn counters_of(row: &Row<'_>, now: Moment) -> rusqlite::Result<(i64, Counters, KeyActivity)> {
-    let count = |used: &str, period: &str, since: &str, booked: &str| -> rusqlite::Result<Count> {
+    let count = |[used, booked, period, since, number]: [&str; 5]| -> rusqlite::Result<Count> {
         let period = period_of(row.get_ref(period)?.as_str().unwrap_or_default());
         let since = row.get(since)?;
         Ok(Count {
@@ -133,6 +133,7 @@ fn counters_of(row: &Row<'_>, now: Moment) -> rusqlite::Result<(i64, Counters, K
             held: 0,
             booked: row.get(booked)?,
             window: Window::at(period, UnixMs(since)),
+            number: row.get(number)?,
         })
     };
     let at: i64 = row.get("buckets_at")?;
@@ -145,26 +146,30 @@ fn counters_of(row: &Row<'_>, now: Moment) -> rusqlite::Result<(i64, Counters, K
             Bucket::with_parts(limit, level.saturating_add(gained), now.steady_ms)
         }))
     };
-    let requests = count(
-        "requests_used",
-        "requests_period",
-        "requests_since",
-        "requests_booked",
-    );
-    let tokens = count(
-        "tokens_used",
-        "tokens_period",
-        "tokens_since",
-        "tokens_booked",
-    );
-    let usd = count(
-        "nano_usd_used",
-        "usd_period",
-        "usd_since",
-        "nano_usd_booked",
-    );
     let counters = Counters {
-        counts: [requests?, tokens?, usd?],
+        counts: [
+            count([
+                "requests_used",
+                "requests_booked",
+                "requests_period",
+                "requests_since",
+                "requests_window",
+            ])?,
+            count([
+                "tokens_used",
+                "tokens_booked",
+                "tokens_period",
+                "tokens_since",
+                "tokens_window",
+            ])?,
+            count([
+                "nano_usd_used",
+                "nano_usd_booked",
+                "usd_period",
+                "usd_since",
+                "usd_window",
+            ])?,
+        ],
         running: 0,
         requests_bucket: bucket("requests_bucket", "requests_bucket_limit")?,
         tokens_bucket: bucket("tokens_bucket", "tokens_bucket_limit")?,

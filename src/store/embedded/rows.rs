@@ -238,7 +238,7 @@ pub(super) fn day_text(day: i64) -> String {
 pub(super) fn put_counters(connection: &Connection, rows: &[CountersRow], now: Moment) -> Sql<()> {
     let mut statement = connection.prepare_cached(
         "INSERT OR REPLACE INTO counters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,
-             ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+             ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
     )?;
     for row in rows {
         let [requests, tokens, usd] = &row.counters.counts;
@@ -266,6 +266,9 @@ pub(super) fn put_counters(connection: &Connection, rows: &[CountersRow], now: M
             row.activity.request_count,
             row.activity.error_count,
             row.activity.last_used_at.map(|at| at.0),
+            requests.number,
+            tokens.number,
+            usd.number,
         ])?;
     }
     Ok(())

@@ -57,7 +57,7 @@ pub(super) struct State {
 #[derive(Default)]
 pub(super) struct Pending {
     pub opened: Vec<(i64, Reservation)>,
-    /// Open reservations whose rows are out of date: topped up, or under other windows.
+    /// Open reservations whose rows are out of date: topped up.
     pub rewritten: Vec<ReservationId>,
     pub settled: Settled,
     pub resets: Vec<Reset>,
@@ -224,20 +224,11 @@ impl State {
     }
 
     /// Takes note of windows that turned: their scopes are written with the reservations that are
-    /// in them, and so are reservations that got other windows.
+    /// in them.
     pub fn note_turned(&mut self) {
-        for turned in self.ledger.take_turned() {
-            self.pending.settled.dirty.insert(turned.scope);
+        for scope in self.ledger.take_turned() {
+            self.pending.settled.dirty.insert(scope);
             self.pending.flush = true;
-            if turned.rebased {
-                let in_scope = |open: &&Open| {
-                    let holds = &open.reservation.holds;
-                    holds.iter().any(|hold| hold.scope == turned.scope)
-                };
-                let open = self.ledger.all_open().filter(in_scope);
-                let ids = open.map(|open| open.reservation.id);
-                self.pending.rewritten.extend(ids);
-            }
         }
     }
 }

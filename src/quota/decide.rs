@@ -20,7 +20,7 @@ pub(crate) enum Decision {
 /// # Errors
 /// `AmountOutOfRange` where the hold would be more than the books take.
 pub(crate) fn decide<'a>(
-    ask: &Ask,
+    ask: &'a Ask,
     counters: impl Iterator<Item = &'a Counters> + Clone,
     now: UnixMs,
 ) -> Result<Decision, LedgerError> {

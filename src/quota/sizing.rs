@@ -55,7 +55,7 @@ impl Ask {
         if self.admission == Admission::Open {
             for left in lefts.clone() {
                 for (held, left) in held.iter_mut().zip(left) {
-                    *held = (*held).min(*left);
+                    *held = (*held).min(left);
                 }
             }
         }

@@ -24,6 +24,7 @@ pub use crate::quota::LostReservation;
 mod contract;
 pub mod embedded;
 mod event;
+pub mod redis;
 pub mod usage_log;
 mod usual;
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{RedisStore, queries};
-use crate::config::OnUnavailable;
 use crate::keys::{KeyHash, KeyId, KeyRecord};
 use crate::quota::{
     Amounts, Ask, GroupId, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
@@ -171,14 +170,13 @@ impl Store for RedisStore {
     }
 
     async fn condition(&self) -> Condition {
-        match (self.ping().await, self.on_unavailable) {
-            (Ok(()), _) => Condition::Serving,
-            (Err(_), OnUnavailable::Allow) => Condition::Degraded,
-            (Err(_), OnUnavailable::Deny) => Condition::Away,
+        match self.ping().await {
+            Ok(()) => Condition::Serving,
+            Err(_) => Condition::Away,
         }
     }
 
     async fn close(&self) {
-        self.link.close().await;
+        self.link.close();
     }
 }

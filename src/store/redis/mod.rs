@@ -23,7 +23,6 @@ use self::directory::Directory;
 use self::link::Link;
 use self::names::Home;
 use self::server_clock::ServerClock;
-use crate::config::{OnUnavailable, RedisConfig};
 use crate::quota::{LostReservation, ReservationId, Subject};
 use crate::store::usage_log::FloodGuard;
 use crate::store::usual::UsualOutputs;
@@ -31,22 +30,29 @@ use crate::store::{StoreError, StoreResult};
 use crate::time::{Clock, Moment, UnixMs};
 
 mod atomic;
+mod dial;
 mod directory;
 mod engine;
+mod fault;
 mod layout;
 mod link;
 mod names;
+mod pools;
 mod queries;
 mod server_clock;
+mod session;
 mod steps;
+
+pub use self::link::{LinkOptions, Topology};
 
 /// Reservations that were given up while Redis did not answer and wait to be undone; more are left
 /// to their leases.
 const MOST_GIVEN_UP: usize = 10_000;
 
 /// How a Redis store behaves.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct RedisOptions {
+    pub link: LinkOptions,
     pub lost_reservation: LostReservation,
     /// In place of the server's clock.
     pub clock: Option<Clock>,
@@ -55,6 +61,7 @@ pub struct RedisOptions {
 impl fmt::Debug for RedisOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisOptions")
+            .field("link", &self.link)
             .field("lost_reservation", &self.lost_reservation)
             .finish_non_exhaustive()
     }
@@ -85,7 +92,6 @@ pub struct RedisStore {
     given_up: Mutex<VecDeque<GivenUp>>,
     usual: Mutex<UsualOutputs>,
     flood: Mutex<FloodGuard>,
-    on_unavailable: OnUnavailable,
     options: RedisOptions,
 }
 
@@ -101,8 +107,8 @@ impl RedisStore {
     ///
     /// # Errors
     /// `Fault` where the configuration cannot be used at all, or no thread can be started.
-    pub fn start(config: &RedisConfig, options: RedisOptions) -> StoreResult<Arc<Self>> {
-        let link = Arc::new(Link::start(config.into())?);
+    pub fn start(options: RedisOptions) -> StoreResult<Arc<Self>> {
+        let link = Arc::new(Link::start(&options.link)?);
         let wall = options.clock.clone();
         let wall = move || wall.as_ref().map_or_else(UnixMs::now, |clock| clock().wall);
         Ok(Arc::new(RedisStore {
@@ -114,7 +120,6 @@ impl RedisStore {
             given_up: Mutex::default(),
             usual: Mutex::default(),
             flood: Mutex::default(),
-            on_unavailable: config.on_unavailable,
             options,
         }))
     }

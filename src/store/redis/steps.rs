@@ -36,13 +36,15 @@ impl RedisStore {
             shard: home.shard,
             group: group_of(&ask.scopes),
         };
+        // Without a connection nothing is sent, and there will be nothing to undo.
+        let given_up = self.link.is_up().then(|| GivenUp {
+            id: ask.id,
+            home,
+            subject: Arc::clone(&ask.subject),
+        });
         let asking = Asking {
             store: self,
-            given_up: Some(GivenUp {
-                id: ask.id,
-                home,
-                subject: Arc::clone(&ask.subject),
-            }),
+            given_up,
         };
         let opened_at = self.wall();
         let step = self.steps.reserve(&self.link, home, &ask, self.now(), opened_at);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use log::warn;
 use rusqlite::Connection;
 
-use super::file;
+use crate::store::file;
 use super::state::Shared;
 use crate::store::StoreResult;
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::directory::Directory;
 use super::rows::period_text;
-use super::schema::fault;
+use crate::store::file::fault;
 use super::state::State;
 use crate::keys::{KeyHash, KeyId, KeyRecord, PreviousSecret};
 use crate::quota::bucket::Bucket;

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::file;
-use super::schema::fault;
+use crate::store::file;
+use crate::store::file::fault;
 use super::state::closed;
 use crate::store::StoreResult;
 

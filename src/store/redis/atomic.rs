@@ -66,6 +66,8 @@ pub(super) struct Resolved {
 pub(super) enum Ending {
     Settle(Charge),
     Lose(LostReservation),
+    /// What was admitted without Redis, held or not.
+    Reconcile(Amounts),
 }
 
 /// An open reservation as Redis keeps it.
@@ -158,6 +160,7 @@ impl Steps {
             Ending::Settle(charge) => figures.charge(charge),
             Ending::Lose(LostReservation::Charge) => figures.put_all([3, 0, 0, 0]),
             Ending::Lose(LostReservation::Release) => figures.put_all([4, 0, 0, 0]),
+            Ending::Reconcile(amounts) => figures.put(5).put_all(amounts.clamped().to_array()),
         };
         figures
             .put_all(event_figures(event))

@@ -208,7 +208,11 @@ fn redis_options(redis: &RedisConfig, quota: &QuotaConfig) -> RedisOptions {
     RedisOptions {
         link: LinkOptions {
             topology,
-            urls: redis.urls.iter().map(|url| url.reveal().to_owned()).collect(),
+            urls: redis
+                .urls
+                .iter()
+                .map(|url| url.reveal().to_owned())
+                .collect(),
             primary: redis.primary.clone(),
             pool_size: redis.pool_size,
             timeout: redis.timeout,

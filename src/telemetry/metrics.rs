@@ -304,7 +304,9 @@ impl Metrics {
         self.store.reconciled.inc_by(exchanges as u64);
         self.store.overrun_requests.set(overrun.requests);
         self.store.overrun_tokens.set(overrun.tokens);
-        self.store.overrun_usd.set(overrun.nano_usd as f64 / NANO_PER_USD as f64);
+        self.store
+            .overrun_usd
+            .set(overrun.nano_usd as f64 / NANO_PER_USD as f64);
     }
 
     pub fn store_step(&self, op: StoreOp, took: Duration, ok: bool) {

@@ -6,12 +6,11 @@ use uuid::Uuid;
 use super::layout::{Figures, Packer, Stored, clock_figures};
 use super::link::{Link, Script};
 use super::names::{Home, Shard};
-use crate::keys::KeyId;
 use crate::quota::{
     Amounts, Ask, Charge, Decision, Grant, GroupId, LostReservation, Reservation, ReservationId,
-    Reserved, Scope, ScopeClaim, Settled, Standing, Subject, decide,
+    Reserved, Scope, ScopeClaim, Settled, Subject, decide,
 };
-use crate::store::{Settlement, StoreError, StoreResult, UsageEvent};
+use crate::store::{StoreError, StoreResult, UsageEvent};
 use crate::time::{Moment, UnixMs};
 
 /// How long a settled reservation is remembered, so that a reserve that arrives again after it
@@ -25,10 +24,7 @@ const RESERVATION_FIGURES: usize = 21;
 /// A step's source: what all share, what booking ones share, and its own.
 macro_rules! step {
     ($own:literal) => {
-        Script::new(concat!(
-            include_str!("lua/prelude.lua"),
-            include_str!($own)
-        ))
+        Script::new(concat!(include_str!("lua/prelude.lua"), include_str!($own)))
     };
     (booking $own:literal) => {
         Script::new(concat!(
@@ -102,7 +98,11 @@ impl Steps {
         opened_at: UnixMs,
     ) -> StoreResult<Reserved> {
         let mut keys = vec![home.shard.reservation(ask.id), home.shard.leases()];
-        keys.extend(ask.scopes.iter().map(|claim| counters_of(home, claim.scope)));
+        keys.extend(
+            ask.scopes
+                .iter()
+                .map(|claim| counters_of(home, claim.scope)),
+        );
         let mut figures = Packer::default();
         figures.clock(now).put(ask.admission as i64).put_all([
             ask.requests,
@@ -257,7 +257,9 @@ impl Steps {
     ) -> StoreResult<(i64, Vec<ReservationId>)> {
         let mut args = clock_args(now);
         args.push(most.to_string().into_bytes());
-        let reply = link.run_background(&self.due, &[shard.leases()], &args).await?;
+        let reply = link
+            .run_background(&self.due, &[shard.leases()], &args)
+            .await?;
         let Value::Array(items) = reply else {
             return Err(unexpected("the leases that are due"));
         };
@@ -316,7 +318,9 @@ impl Steps {
     /// Sets `used` to 0; false where there are no such counters.
     pub async fn reset(&self, link: &Link, home: Home, scope: Scope) -> StoreResult<bool> {
         let none: [Vec<u8>; 0] = [];
-        let reply = link.run(&self.reset, &[counters_of(home, scope)], &none).await?;
+        let reply = link
+            .run(&self.reset, &[counters_of(home, scope)], &none)
+            .await?;
         Ok(reply == Value::Int(1))
     }
 }
@@ -344,7 +348,11 @@ fn read_reserved(ask: &Ask, reply: &[u8]) -> StoreResult<Reserved> {
     match code {
         1 | 2 => {}
         3 => return Ok(Reserved::KeyChanged),
-        4 => return Err(StoreError::Fault(String::from("the reservation id was resolved before"))),
+        4 => {
+            return Err(StoreError::Fault(String::from(
+                "the reservation id was resolved before",
+            )));
+        }
         _ => return Err(StoreError::Fault(String::from("an amount is above 2^53"))),
     }
     let mut counters = Vec::with_capacity(ask.scopes.len());
@@ -358,7 +366,9 @@ fn read_reserved(ask: &Ask, reply: &[u8]) -> StoreResult<Reserved> {
             output_tokens,
             held,
             output_left: if left < 0 { i64::MAX } else { left },
-            standings: standings.map(|(claim, counters)| counters.standing(claim)).collect(),
+            standings: standings
+                .map(|(claim, counters)| counters.standing(claim))
+                .collect(),
         }));
     }
     // The script says that something is short; the same rules, here, say what and for how long.
@@ -435,7 +445,12 @@ fn text_bytes(text: Option<&str>) -> Vec<u8> {
 }
 
 fn error_bytes(event: &UsageEvent) -> Vec<u8> {
-    event.error_code.as_deref().unwrap_or("unknown").as_bytes().to_vec()
+    event
+        .error_code
+        .as_deref()
+        .unwrap_or("unknown")
+        .as_bytes()
+        .to_vec()
 }
 
 fn id_bytes(id: ReservationId) -> Vec<u8> {
@@ -444,7 +459,10 @@ fn id_bytes(id: ReservationId) -> Vec<u8> {
 
 fn clock_args(now: Option<Moment>) -> Vec<Vec<u8>> {
     let (wall, steady) = clock_figures(now);
-    vec![wall.to_string().into_bytes(), steady.to_string().into_bytes()]
+    vec![
+        wall.to_string().into_bytes(),
+        steady.to_string().into_bytes(),
+    ]
 }
 
 fn bytes_of(reply: &Value) -> StoreResult<&[u8]> {

@@ -10,8 +10,8 @@ use crate::quota::{
     Amounts, Ask, GroupId, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
 };
 use crate::store::{
-    AuditEntry, Condition, Freshness, GroupRecord, KeyActivity, Page, Reconciled, Rollup, Settlement, Store,
-    StoreResult, Totals, UsageEvent, UsageQuery,
+    AuditEntry, Condition, Freshness, GroupRecord, KeyActivity, Page, Reconciled, Rollup,
+    Settlement, Store, StoreResult, Totals, UsageEvent, UsageQuery,
 };
 use crate::time::UnixMs;
 

@@ -148,7 +148,10 @@ impl Journal {
                 .query_row([id.0.to_string()], |row| row.get::<_, String>(0))
                 .optional()
         };
-        read().map_err(disk)?.map(|text| from_json(&text)).transpose()
+        read()
+            .map_err(disk)?
+            .map(|text| from_json(&text))
+            .transpose()
     }
 
     /// Exchanges that have ended, or whose process has, from `after` on in order.

@@ -26,9 +26,9 @@ use self::link::Link;
 use self::names::Home;
 use self::server_clock::ServerClock;
 use crate::quota::{Amounts, LostReservation, ReservationId, Subject};
+use crate::store::StoreResult;
 use crate::store::usage_log::FloodGuard;
 use crate::store::usual::UsualOutputs;
-use crate::store::{StoreError, StoreResult};
 use crate::time::{Clock, Moment, UnixMs};
 
 mod atomic;

@@ -1,10 +1,10 @@
 //! `on_unavailable: allow`: exchanges of known keys are served without Redis, written to the journal,
 //! and taken to Redis when it is back. That trades promise P1 for service; the overrun is reported.
 
-use super::{RedisStore, Running};
 use super::atomic::{Ending, group_of};
 use super::journal::{Admitted, Entry, Journal, Settlement as Journalled};
 use super::names::Home;
+use super::{RedisStore, Running};
 use crate::quota::{
     Amounts, Ask, Grant, LimitKind, LostReservation, Reservation, Reserved, ScopeClaim, Settled,
 };
@@ -129,13 +129,20 @@ impl RedisStore {
                     expires_at: UnixMs(0),
                     subject: std::sync::Arc::new(admitted.subject.clone()),
                 };
-                (charged, event_of_lost(&lost, charged, "edge_died", self.wall()))
+                (
+                    charged,
+                    event_of_lost(&lost, charged, "edge_died", self.wall()),
+                )
             }
         };
-        event.reason.get_or_insert_with(|| String::from("reconciled"));
+        event
+            .reason
+            .get_or_insert_with(|| String::from("reconciled"));
         let ending = Ending::Reconcile(charged);
         let home = admitted.home;
-        let step = self.steps.resolve(&self.link, home, entry.id, ending, &event, self.now());
+        let step = self
+            .steps
+            .resolve(&self.link, home, entry.id, ending, &event, self.now());
         if step.await?.owed {
             self.pay(home.shard, entry.id).await;
         }

@@ -12,7 +12,8 @@ use super::names::{Home, Shard};
 use super::{GivenUp, MOST_GIVEN_UP, RedisStore, Running};
 use crate::keys::KeyId;
 use crate::quota::{
-    Amounts, Ask, Charge, LostReservation, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing, Subject,
+    Amounts, Ask, Charge, LostReservation, ReservationId, Reserved, Scope, ScopeClaim, Settled,
+    Standing,
 };
 use crate::store::usage_log::event_of_lost;
 use crate::store::usual::answer_of;
@@ -47,7 +48,9 @@ impl RedisStore {
             given_up,
         };
         let opened_at = self.wall();
-        let step = self.steps.reserve(&self.link, home, &ask, self.now(), opened_at);
+        let step = self
+            .steps
+            .reserve(&self.link, home, &ask, self.now(), opened_at);
         match step.await {
             Ok(reserved) => {
                 asking.answered();
@@ -88,11 +91,16 @@ impl RedisStore {
         let Some(Running { home, .. }) = running else {
             return Ok(self.alone.lock().contains(&id));
         };
-        let sound = more.to_array().iter().all(|n| (0..=crate::quota::amount::MAX_AMOUNT).contains(n));
+        let sound = more
+            .to_array()
+            .iter()
+            .all(|n| (0..=crate::quota::amount::MAX_AMOUNT).contains(n));
         if !sound {
             return Ok(false);
         }
-        let step = self.steps.top_up(&self.link, home, id, claims, more, self.now());
+        let step = self
+            .steps
+            .top_up(&self.link, home, id, claims, more, self.now());
         match step.await {
             Err(StoreError::Unavailable(_)) if self.journal.is_some() => Ok(true),
             answer => answer,
@@ -111,7 +119,9 @@ impl RedisStore {
         }
         for (shard, ids) in by_shard {
             for ids in ids.chunks(MOST_DUE) {
-                let step = self.steps.renew(&self.link, shard, ids, lease_ms, self.now());
+                let step = self
+                    .steps
+                    .renew(&self.link, shard, ids, lease_ms, self.now());
                 step.await?;
             }
         }
@@ -152,7 +162,9 @@ impl RedisStore {
             None => self.home_of_scope(Scope::Key(event.api_key_id)).await?,
         };
         let ending = Ending::Settle(*charge);
-        let step = self.steps.resolve(&self.link, home, *id, ending, event, self.now());
+        let step = self
+            .steps
+            .resolve(&self.link, home, *id, ending, event, self.now());
         let resolved = step.await?;
         if resolved.owed {
             self.pay(home.shard, *id).await;
@@ -171,7 +183,9 @@ impl RedisStore {
         event.set_charged(Amounts::ZERO);
         let home = self.directory.home_of(event.api_key_id).await?;
         let home = home.ok_or(StoreError::NotFound)?;
-        let steady_ms = self.now().map_or_else(|| self.wall().0, |now| now.steady_ms);
+        let steady_ms = self
+            .now()
+            .map_or_else(|| self.wall().0, |now| now.steady_ms);
         let row = self.flood.lock().allows_row(event.api_key_id, steady_ms);
         self.steps.refuse(&self.link, home, &event, row).await
     }
@@ -220,7 +234,9 @@ impl RedisStore {
             group: kept.group,
         };
         let ending = Ending::Lose(policy);
-        let step = self.steps.resolve(&self.link, home, id, ending, &event, self.now());
+        let step = self
+            .steps
+            .resolve(&self.link, home, id, ending, &event, self.now());
         let resolved = step.await?;
         if resolved.owed {
             self.pay(shard, id).await;
@@ -251,7 +267,9 @@ impl RedisStore {
             event.error_code = Some(String::from("STORE_UNAVAILABLE"));
             let ending = Ending::Settle(Charge::Void);
             let GivenUp { id, home, .. } = given_up;
-            let step = self.steps.resolve(&self.link, home, id, ending, &event, self.now());
+            let step = self
+                .steps
+                .resolve(&self.link, home, id, ending, &event, self.now());
             if let Err(StoreError::Unavailable(_)) = step.await {
                 self.given_up.lock().push_front(given_up);
                 return;
@@ -261,7 +279,10 @@ impl RedisStore {
 
     pub(super) async fn standing_now(&self, claim: &ScopeClaim) -> StoreResult<Standing> {
         let home = self.home_of_scope(claim.scope).await?;
-        let (stored, now) = self.steps.look(&self.link, home, claim.scope, self.now()).await?;
+        let (stored, now) = self
+            .steps
+            .look(&self.link, home, claim.scope, self.now())
+            .await?;
         let mut counters = stored.map(|stored| stored.counters).unwrap_or_default();
         counters.refresh(claim, now);
         Ok(counters.standing(claim))
@@ -296,7 +317,11 @@ impl RedisStore {
         // The entry first: used never falls without one.
         self.directory.note(home.shard, &audit).await?;
         let reset = self.steps.reset(&self.link, home, scope).await?;
-        if reset { Ok(()) } else { Err(StoreError::NotFound) }
+        if reset {
+            Ok(())
+        } else {
+            Err(StoreError::NotFound)
+        }
     }
 }
 

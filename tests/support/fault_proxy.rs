@@ -28,7 +28,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::redis_server::Port;
 
@@ -211,7 +211,10 @@ async fn run(
                     _ => { listener.get_or_insert_with(|| listen(&port)); }
                 }
                 modes.send_replace(mode);
-                while mode == Mode::Refuse && links.join_next().await.is_some() {}
+                if mode == Mode::Refuse {
+                    while links.join_next().await.is_some() {}
+                    until_refused(port.address).await;
+                }
                 let Some(done) = done else { return };
                 done.send(()).unwrap_or_default();
             }
@@ -230,6 +233,13 @@ fn listen(port: &Port) -> TcpListener {
     socket.set_reuseaddr(true).unwrap();
     socket.bind(port.address).unwrap();
     socket.listen(1024).unwrap()
+}
+
+/// A process that another test is just starting has our sockets too, until it becomes what it shall be.
+async fn until_refused(address: SocketAddr) {
+    while TcpStream::connect(address).await.is_ok() {
+        sleep(Duration::from_millis(1)).await;
+    }
 }
 
 async fn accept(listener: Option<&TcpListener>) -> TcpStream {

@@ -4,6 +4,9 @@
 #[path = "support/fault_proxy.rs"]
 mod fault_proxy;
 #[cfg(test)]
+#[path = "support/redis_sentinel.rs"]
+mod redis_sentinel;
+#[cfg(test)]
 #[path = "support/redis_server.rs"]
 mod redis_server;
 
@@ -364,5 +367,57 @@ mod proxy {
         assert_eq!(output.stdout, b"+OK\r\n");
         assert_eq!(proxy.requests(), 0);
         assert!(proxy.bytes_up() > 0);
+    }
+}
+
+#[cfg(test)]
+mod sentinel {
+    use redis::Value;
+
+    use super::redis_sentinel::SentinelSet;
+    use super::redis_server::soon;
+
+    #[test]
+    fn the_replica_takes_over_when_the_primary_dies() {
+        let set = SentinelSet::start();
+        let first = set.primary();
+        for url in set.sentinel_urls() {
+            let mut client = redis::Client::open(url).unwrap().get_connection().unwrap();
+            let mut ask = redis::cmd("SENTINEL");
+            ask.arg("GET-MASTER-ADDR-BY-NAME").arg(set.primary_name());
+            let (_, port): (String, u16) = ask.query(&mut client).unwrap();
+            assert_eq!(port, first.port());
+        }
+        assert_eq!(first.command(&["SET", "a", "1"]), Value::Okay);
+        // The replica has it.
+        assert_eq!(first.ask::<i64>(&["WAIT", "1", "0"]), 1);
+        set.kill_primary();
+        let promoted = set.wait_for_failover();
+        assert_ne!(promoted.port(), first.port());
+        assert_eq!(promoted.ask::<String>(&["GET", "a"]), "1");
+        assert_eq!(promoted.command(&["SET", "a", "2"]), Value::Okay);
+        // The old one comes back as a replica.
+        first.restart();
+        set.wait_until_whole();
+        soon("the write arrives", || {
+            match first.ask::<String>(&["GET", "a"]) {
+                found if found == "2" => Ok(()),
+                found => Err(found),
+            }
+        });
+        let refused = first.attempt::<Value>(&["SET", "a", "3"]).unwrap_err();
+        assert_eq!(refused.code(), Some("READONLY"));
+    }
+
+    #[test]
+    fn a_failover_by_order_leaves_both_alive() {
+        let set = SentinelSet::start_with(&["--appendonly", "yes"]);
+        let first = set.primary();
+        set.failover();
+        let promoted = set.wait_for_failover();
+        assert!(first.is_running());
+        assert_eq!(promoted.command(&["SET", "a", "1"]), Value::Okay);
+        set.wait_until_whole();
+        assert_eq!(set.replica().port(), first.port());
     }
 }

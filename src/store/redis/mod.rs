@@ -6,6 +6,7 @@
 
 mod dial;
 mod fault;
+pub mod inspect;
 #[cfg_attr(
     not(test),
     expect(
@@ -15,4 +16,5 @@ mod fault;
 )]
 mod link;
 mod pools;
+mod sentinel;
 mod session;

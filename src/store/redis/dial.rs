@@ -57,7 +57,7 @@ enum Place {
     },
     Cluster {
         seeds: Vec<ConnectionInfo>,
-        client: ClusterClient,
+        client: Box<ClusterClient>,
     },
 }
 
@@ -88,7 +88,7 @@ impl Dialer {
                 primary: options.primary.clone(),
             },
             Topology::Cluster => Place::Cluster {
-                client: cluster_client(infos.clone(), options.timeout).map_err(unusable)?,
+                client: Box::new(cluster_client(infos.clone(), options.timeout).map_err(unusable)?),
                 seeds: infos,
             },
         };

@@ -1,11 +1,11 @@
 //! Several servers: sentinels with a primary and its replica, and a cluster.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::Value;
 
 use super::server::Server;
-use super::{Link, LinkOptions, Topology, command, count, counter, eventually, options};
+use super::{Link, LinkOptions, Topology, command, count, counter, eventually, options, tell};
 use crate::store::redis::inspect::Finding;
 
 #[tokio::test]
@@ -73,10 +73,10 @@ async fn an_unknown_primary_is_named() {
 }
 
 /// Three primaries that share the slots.
-async fn cluster() -> Vec<Server> {
+async fn cluster(silence: &str) -> Vec<Server> {
     let mut servers = Vec::new();
     for slots in [["0", "5460"], ["5461", "10922"], ["10923", "16383"]] {
-        let server = Server::cluster_node().await;
+        let server = Server::cluster_node(silence).await;
         command(&server, &["CLUSTER", "ADDSLOTSRANGE", slots[0], slots[1]]).await;
         servers.push(server);
     }
@@ -100,7 +100,7 @@ async fn cluster() -> Vec<Server> {
 
 #[tokio::test]
 async fn a_cluster_takes_each_step_where_its_key_lies() {
-    let mut servers = cluster().await;
+    let mut servers = cluster("15000").await;
     let link = Link::start(&LinkOptions {
         topology: Topology::Cluster,
         timeout: Duration::from_secs(2),
@@ -154,4 +154,102 @@ async fn a_cluster_takes_each_step_where_its_key_lies() {
         served("a").await.is_ok() && served("b").await.is_ok() && served("c").await.is_ok()
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_cluster_serves_on_when_a_replica_takes_over() {
+    let mut servers = cluster("1000").await;
+    let link = Link::start(&LinkOptions {
+        topology: Topology::Cluster,
+        ..options(&servers[0].url())
+    })
+    .unwrap();
+    let script = counter();
+    let step = async |key: &str| link.run(&script, &[key], &["1"]).await;
+    // Slots of `a`, `b`: 15495, 3300.
+    eventually("it serves", Duration::from_secs(20), async || {
+        step("a").await.is_ok()
+    })
+    .await;
+    let id = command(&servers[2], &["CLUSTER", "MYID"]).await;
+    let id: String = redis::from_redis_value(id).unwrap();
+    let replica = Server::cluster_node("1000").await;
+    let first = servers[0].port.to_string();
+    command(&replica, &["CLUSTER", "MEET", "127.0.0.1", &first]).await;
+    eventually(
+        "the replica may follow",
+        Duration::from_secs(30),
+        async || {
+            let followed = tell(&replica, &["CLUSTER", "REPLICATE", &id]).await;
+            followed.is_ok()
+        },
+    )
+    .await;
+    eventually("the replica follows", Duration::from_secs(30), async || {
+        let info = command(&replica, &["INFO", "replication"]).await;
+        let nodes = command(&servers[0], &["CLUSTER", "NODES"]).await;
+        let (info, nodes): (String, String) = (
+            redis::from_redis_value(info).unwrap(),
+            redis::from_redis_value(nodes).unwrap(),
+        );
+        info.contains("master_link_status:up") && nodes.contains("slave")
+    })
+    .await;
+    servers[2].kill();
+    let since = Instant::now();
+    eventually("the replica serves", Duration::from_secs(60), async || {
+        step("a").await.is_ok()
+    })
+    .await;
+    eprintln!("took over {:?}", since.elapsed());
+    eventually("the others serve", Duration::from_secs(5), async || {
+        step("b").await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn zz_experiment() {
+    let servers = cluster("15000").await;
+    let link = Link::start(&LinkOptions {
+        topology: Topology::Cluster,
+        ..options(&servers[0].url())
+    })
+    .unwrap();
+    let script = counter();
+    let step = async |key: &str| link.run(&script, &[key], &["1"]).await;
+    eventually("it serves", Duration::from_secs(20), async || {
+        step("a").await.is_ok() && step("b").await.is_ok() && step("c").await.is_ok()
+    })
+    .await;
+    servers[2].signal("STOP");
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(6) {
+        let mut line = format!("{:>5}ms ", since.elapsed().as_millis());
+        let started = Instant::now();
+        let (a, b, c) = tokio::join!(
+            async { (step("a").await, started.elapsed()) },
+            async { (step("b").await, started.elapsed()) },
+            async { (step("c").await, started.elapsed()) }
+        );
+        for (r, t) in [a, b, c] {
+            line += &format!(
+                "| {:>4} {} ",
+                t.as_millis(),
+                match r {
+                    Ok(_) => "ok".into(),
+                    Err(e) => e.to_string(),
+                }
+            );
+        }
+        eprintln!("{line} up={}", link.is_up());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    servers[2].signal("CONT");
+    let back = Instant::now();
+    eventually("all", Duration::from_secs(20), async || {
+        step("a").await.is_ok() && step("b").await.is_ok() && step("c").await.is_ok()
+    })
+    .await;
+    eprintln!("back {:?}", back.elapsed());
 }

@@ -29,8 +29,15 @@ impl Server {
         server
     }
 
-    pub(super) async fn cluster_node() -> Self {
-        Self::with(&["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]).await
+    /// A node that believes another dead after this time of silence.
+    pub(super) async fn cluster_node(silence: &str) -> Self {
+        Self::with(&[
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            silence,
+        ])
+        .await
     }
 
     /// A sentinel with these lines of configuration.
@@ -64,7 +71,8 @@ impl Server {
         let mut command = Command::new("redis-server");
         command
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no", "--dir"])
+            .args(["--save", "", "--appendonly", "no"])
+            .args(["--repl-diskless-sync-delay", "0", "--dir"])
             .arg(self.folder.path())
             .args(&self.settings);
         self.process = Some(spawn(&mut command));

@@ -5,9 +5,9 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::facts::query_without_key;
-use super::reply::dollars;
 use crate::exchange::Exchange;
 use crate::metering::Dialect;
+use crate::quota::money::dollars;
 use crate::quota::{Resource, Standing};
 use crate::time::UnixMs;
 use crate::upstream::Peer;

@@ -14,6 +14,7 @@ pub mod claim;
 pub mod counters;
 pub mod ledger;
 pub mod limit;
+pub mod money;
 mod recent;
 pub mod reservation;
 mod resolve;

@@ -17,10 +17,6 @@
 //! holds is *held*; a *settlement* corrects reserved to used, once; a *dialect* is the wire shape of
 //! a provider API; a *pool* is a named set of *peers*, each an endpoint with its credential.
 
-// Records that tests in here and tests outside make alike name the crate by its name.
-#[cfg(test)]
-extern crate self as quota_proxy;
-
 pub mod admin;
 pub mod cli;
 pub mod config;
@@ -34,3 +30,7 @@ pub mod store;
 pub mod telemetry;
 pub mod time;
 pub mod upstream;
+
+// Records that tests in here and tests outside make alike name the crate by its name.
+#[cfg(test)]
+extern crate self as quota_proxy;

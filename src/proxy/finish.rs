@@ -315,21 +315,11 @@ impl Edge {
             path: facts.path.clone(),
             status,
             model: ctx.model.clone(),
-            pool: None,
-            peer: None,
-            attempts: 0,
-            prompt_tokens: 0,
-            completion_tokens: 0,
-            cached_tokens: 0,
-            cost_nano: 0,
             duration_ms: took_ms,
-            first_byte_ms: None,
             bytes_in: i64::try_from(session.body_bytes_read()).unwrap_or(i64::MAX),
             bytes_out: i64::try_from(session.body_bytes_sent()).unwrap_or(i64::MAX),
             code,
-            client_disconnected: false,
-            estimated: false,
-            reason: None,
+            ..AccessLine::default()
         };
         ExchangeEnded {
             took,

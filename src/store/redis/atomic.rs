@@ -25,14 +25,12 @@ const RESERVATION_FIGURES: usize = 21;
 /// A step's source: what all share, what booking ones share, and its own.
 macro_rules! step {
     ($own:literal) => {
-        Script::new(concat!(
-            include_str!("lua/prelude.lua"),
-            include_str!($own)
-        ))
+        Script::new(concat!(include_str!("lua/prelude.lua"), include_str!($own)))
     };
     (booking $own:literal) => {
         Script::new(concat!(
             include_str!("lua/prelude.lua"),
+            include_str!("lua/close.lua"),
             include_str!("lua/book.lua"),
             include_str!($own)
         ))
@@ -100,7 +98,11 @@ impl Steps {
         opened_at: UnixMs,
     ) -> StoreResult<Reserved> {
         let mut keys = vec![home.shard.reservation(ask.id), home.shard.leases()];
-        keys.extend(ask.scopes.iter().map(|claim| counters_of(home, claim.scope)));
+        keys.extend(
+            ask.scopes
+                .iter()
+                .map(|claim| counters_of(home, claim.scope)),
+        );
         let mut figures = Packer::default();
         figures.clock(now).put(ask.admission as i64).put_all([
             ask.requests,
@@ -147,7 +149,7 @@ impl Steps {
             shard.all_events(),
             shard.sums(key, &day),
             shard.errors(key, &day),
-            shard.keys_of_day(&day),
+            shard.days(),
             shard.owed(),
         ];
         let group = home.group.map(Scope::Group);
@@ -191,7 +193,7 @@ impl Steps {
             shard.all_events(),
             shard.sums(key, &day),
             shard.errors(key, &day),
-            shard.keys_of_day(&day),
+            shard.days(),
         ];
         let mut figures = Packer::default();
         figures.put_all(event_figures(event)).put(i64::from(row));
@@ -254,7 +256,9 @@ impl Steps {
     ) -> StoreResult<(i64, Vec<ReservationId>)> {
         let mut args = clock_args(now);
         args.push(most.to_string().into_bytes());
-        let reply = link.run_background(&self.due, &[shard.leases()], &args).await?;
+        let reply = link
+            .run_background(&self.due, &[shard.leases()], &args)
+            .await?;
         let Value::Array(items) = reply else {
             return Err(unexpected("the leases that are due"));
         };
@@ -313,7 +317,9 @@ impl Steps {
     /// Sets `used` to 0; false where there are no such counters.
     pub async fn reset(&self, link: &Link, home: Home, scope: Scope) -> StoreResult<bool> {
         let none: [Vec<u8>; 0] = [];
-        let reply = link.run(&self.reset, &[counters_of(home, scope)], &none).await?;
+        let reply = link
+            .run(&self.reset, &[counters_of(home, scope)], &none)
+            .await?;
         Ok(reply == Value::Int(1))
     }
 }
@@ -341,7 +347,11 @@ fn read_reserved(ask: &Ask, reply: &[u8]) -> StoreResult<Reserved> {
     match code {
         1 | 2 => {}
         3 => return Ok(Reserved::KeyChanged),
-        4 => return Err(StoreError::Fault(String::from("the reservation id was resolved before"))),
+        4 => {
+            return Err(StoreError::Fault(String::from(
+                "the reservation id was resolved before",
+            )));
+        }
         _ => return Err(StoreError::Fault(String::from("an amount is above 2^53"))),
     }
     let mut counters = Vec::with_capacity(ask.scopes.len());
@@ -355,7 +365,9 @@ fn read_reserved(ask: &Ask, reply: &[u8]) -> StoreResult<Reserved> {
             output_tokens,
             held,
             output_left: if left < 0 { i64::MAX } else { left },
-            standings: standings.map(|(claim, counters)| counters.standing(claim)).collect(),
+            standings: standings
+                .map(|(claim, counters)| counters.standing(claim))
+                .collect(),
         }));
     }
     // The script says that something is short; the same rules, here, say what and for how long.
@@ -432,7 +444,12 @@ fn text_bytes(text: Option<&str>) -> Vec<u8> {
 }
 
 fn error_bytes(event: &UsageEvent) -> Vec<u8> {
-    event.error_code.as_deref().unwrap_or("unknown").as_bytes().to_vec()
+    event
+        .error_code
+        .as_deref()
+        .unwrap_or("unknown")
+        .as_bytes()
+        .to_vec()
 }
 
 fn id_bytes(id: ReservationId) -> Vec<u8> {
@@ -441,7 +458,10 @@ fn id_bytes(id: ReservationId) -> Vec<u8> {
 
 fn clock_args(now: Option<Moment>) -> Vec<Vec<u8>> {
     let (wall, steady) = clock_figures(now);
-    vec![wall.to_string().into_bytes(), steady.to_string().into_bytes()]
+    vec![
+        wall.to_string().into_bytes(),
+        steady.to_string().into_bytes(),
+    ]
 }
 
 fn bytes_of(reply: &Value) -> StoreResult<&[u8]> {

@@ -144,7 +144,8 @@ impl Stored {
         }
         packer.put(self.counters.running);
         for bucket in [self.counters.requests_bucket, self.counters.tokens_bucket] {
-            packer.put_all(bucket.map_or([0; 3], |b| [b.level_parts(), b.limit(), b.filled_at_ms()]));
+            packer
+                .put_all(bucket.map_or([0; 3], |b| [b.level_parts(), b.limit(), b.filled_at_ms()]));
         }
         let activity = &self.activity;
         packer.put_all([
@@ -187,8 +188,13 @@ fn period_figure(period: Period) -> i64 {
 }
 
 fn period_of(figure: i64) -> StoreResult<Period> {
-    [Period::Total, Period::Daily, Period::Weekly, Period::Monthly]
-        .into_iter()
-        .find(|period| period_figure(*period) == figure)
-        .ok_or_else(|| StoreError::Fault(format!("Redis holds the unknown period {figure}")))
+    [
+        Period::Total,
+        Period::Daily,
+        Period::Weekly,
+        Period::Monthly,
+    ]
+    .into_iter()
+    .find(|period| period_figure(*period) == figure)
+    .ok_or_else(|| StoreError::Fault(format!("Redis holds the unknown period {figure}")))
 }

@@ -29,19 +29,29 @@ use crate::store::usual::UsualOutputs;
 use crate::store::{StoreError, StoreResult};
 use crate::time::{Clock, Moment, UnixMs};
 
+mod answers;
 mod atomic;
+mod audit;
+mod cache;
+mod changes;
 mod dial;
 mod directory;
 mod engine;
 mod fault;
+mod groups;
 mod layout;
 mod link;
 mod names;
+mod newest;
+mod owed;
 mod pools;
 mod queries;
+mod record_steps;
+mod records;
 mod server_clock;
 mod session;
 mod steps;
+mod sums;
 
 pub use self::link::{LinkOptions, Topology};
 
@@ -109,10 +119,8 @@ impl RedisStore {
     /// `Fault` where the configuration cannot be used at all, or no thread can be started.
     pub fn start(options: RedisOptions) -> StoreResult<Arc<Self>> {
         let link = Arc::new(Link::start(&options.link)?);
-        let wall = options.clock.clone();
-        let wall = move || wall.as_ref().map_or_else(UnixMs::now, |clock| clock().wall);
         Ok(Arc::new(RedisStore {
-            directory: Directory::new(link.clone(), Arc::new(wall)),
+            directory: Directory::new(Arc::clone(&link), options.clock.clone()),
             link,
             steps: Steps::new(),
             server_clock: ServerClock::default(),

@@ -12,7 +12,8 @@ use super::names::{Home, Shard};
 use super::{GivenUp, MOST_GIVEN_UP, RedisStore, Running};
 use crate::keys::KeyId;
 use crate::quota::{
-    Amounts, Ask, Charge, LostReservation, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing, Subject,
+    Amounts, Ask, Charge, LostReservation, ReservationId, Reserved, Scope, ScopeClaim, Settled,
+    Standing, Subject,
 };
 use crate::store::usage_log::event_of_lost;
 use crate::store::usual::answer_of;
@@ -47,13 +48,17 @@ impl RedisStore {
             given_up,
         };
         let opened_at = self.wall();
-        let step = self.steps.reserve(&self.link, home, &ask, self.now(), opened_at);
+        let step = self
+            .steps
+            .reserve(&self.link, home, &ask, self.now(), opened_at);
         match step.await {
             Ok(reserved) => {
                 asking.answered();
                 if matches!(reserved, Reserved::Granted(_)) {
                     let lease_ms = ask.lease_ms;
-                    self.running.lock().insert(ask.id, Running { home, lease_ms });
+                    self.running
+                        .lock()
+                        .insert(ask.id, Running { home, lease_ms });
                 }
                 Ok(reserved)
             }
@@ -75,11 +80,16 @@ impl RedisStore {
         let Some(Running { home, .. }) = running else {
             return Ok(false);
         };
-        let sound = more.to_array().iter().all(|n| (0..=crate::quota::amount::MAX_AMOUNT).contains(n));
+        let sound = more
+            .to_array()
+            .iter()
+            .all(|n| (0..=crate::quota::amount::MAX_AMOUNT).contains(n));
         if !sound {
             return Ok(false);
         }
-        let step = self.steps.top_up(&self.link, home, id, claims, more, self.now());
+        let step = self
+            .steps
+            .top_up(&self.link, home, id, claims, more, self.now());
         step.await
     }
 
@@ -95,7 +105,9 @@ impl RedisStore {
         }
         for (shard, ids) in by_shard {
             for ids in ids.chunks(MOST_DUE) {
-                let step = self.steps.renew(&self.link, shard, ids, lease_ms, self.now());
+                let step = self
+                    .steps
+                    .renew(&self.link, shard, ids, lease_ms, self.now());
                 step.await?;
             }
         }
@@ -106,7 +118,9 @@ impl RedisStore {
         let Settlement { id, charge, event } = &settlement;
         let home = self.home_of_running(*id, event.api_key_id).await?;
         let ending = Ending::Settle(*charge);
-        let step = self.steps.resolve(&self.link, home, *id, ending, event, self.now());
+        let step = self
+            .steps
+            .resolve(&self.link, home, *id, ending, event, self.now());
         let resolved = step.await?;
         self.running.lock().remove(id);
         if resolved.owed {
@@ -144,14 +158,16 @@ impl RedisStore {
         event.set_charged(Amounts::ZERO);
         let home = self.directory.home_of(event.api_key_id).await?;
         let home = home.ok_or(StoreError::NotFound)?;
-        let steady_ms = self.now().map_or_else(|| self.wall().0, |now| now.steady_ms);
+        let steady_ms = self
+            .now()
+            .map_or_else(|| self.wall().0, |now| now.steady_ms);
         let row = self.flood.lock().allows_row(event.api_key_id, steady_ms);
         self.steps.refuse(&self.link, home, &event, row).await
     }
 
     pub(super) async fn sweep_leases(&self) -> StoreResult<usize> {
         self.undo_given_up().await;
-        self.directory.pay_all().await?;
+        self.directory.catch_up().await?;
         let shards = stream::iter(Shard::all()).map(|shard| self.sweep_shard(shard));
         let swept: Vec<StoreResult<usize>> = shards.buffer_unordered(SIDE_BY_SIDE).collect().await;
         swept.into_iter().sum()
@@ -193,7 +209,9 @@ impl RedisStore {
             group: kept.group,
         };
         let ending = Ending::Lose(policy);
-        let step = self.steps.resolve(&self.link, home, id, ending, &event, self.now());
+        let step = self
+            .steps
+            .resolve(&self.link, home, id, ending, &event, self.now());
         let resolved = step.await?;
         if resolved.owed {
             self.pay(shard, id).await;
@@ -224,7 +242,9 @@ impl RedisStore {
             event.error_code = Some(String::from("STORE_UNAVAILABLE"));
             let ending = Ending::Settle(Charge::Void);
             let GivenUp { id, home, .. } = given_up;
-            let step = self.steps.resolve(&self.link, home, id, ending, &event, self.now());
+            let step = self
+                .steps
+                .resolve(&self.link, home, id, ending, &event, self.now());
             if let Err(StoreError::Unavailable(_)) = step.await {
                 self.given_up.lock().push_front(given_up);
                 return;
@@ -234,7 +254,10 @@ impl RedisStore {
 
     pub(super) async fn standing_now(&self, claim: &ScopeClaim) -> StoreResult<Standing> {
         let home = self.home_of_scope(claim.scope).await?;
-        let (stored, now) = self.steps.look(&self.link, home, claim.scope, self.now()).await?;
+        let (stored, now) = self
+            .steps
+            .look(&self.link, home, claim.scope, self.now())
+            .await?;
         let mut counters = stored.map(|stored| stored.counters).unwrap_or_default();
         counters.refresh(claim, now);
         Ok(counters.standing(claim))
@@ -272,7 +295,11 @@ impl RedisStore {
         // The entry first: used never falls without one.
         self.directory.note(home.shard, &audit).await?;
         let reset = self.steps.reset(&self.link, home, scope).await?;
-        if reset { Ok(()) } else { Err(StoreError::NotFound) }
+        if reset {
+            Ok(())
+        } else {
+            Err(StoreError::NotFound)
+        }
     }
 }
 

@@ -192,7 +192,7 @@ impl RedisStore {
 
     pub(super) async fn sweep_leases(&self) -> StoreResult<usize> {
         self.undo_given_up().await;
-        self.directory.pay_all().await?;
+        self.directory.catch_up().await?;
         let shards = stream::iter(Shard::all()).map(|shard| self.sweep_shard(shard));
         let swept: Vec<StoreResult<usize>> = shards.buffer_unordered(SIDE_BY_SIDE).collect().await;
         swept.into_iter().sum()
@@ -299,7 +299,7 @@ impl RedisStore {
         match scope {
             Scope::Key(id) => {
                 let known = self.directory.home_of(id).await?;
-                Ok(known.unwrap_or_else(|| Home::alone(id)))
+                Ok(known.unwrap_or_else(|| Home::of(id, None)))
             }
             Scope::Group(id) => Ok(Home {
                 shard: Shard::of_group(id),

@@ -143,6 +143,8 @@ pub struct RedisConfig {
     pub pool_size: usize,
     pub timeout: Duration,
     pub on_unavailable: OnUnavailable,
+    /// What was served without Redis waits here for its return: beside `store.path`.
+    pub journal: PathBuf,
     pub retention_days: u32,
 }
 

@@ -1,5 +1,6 @@
 //! `store`: which engine keeps the books, and where.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::scalar::{choice, days, duration_in, text, whole};
@@ -21,24 +22,21 @@ pub fn store(mut section: Section<'_>) -> StoreConfig {
     let path = section.field("path").and_then(|field| field.path());
     let sync_full = section.or("sync", false, choice(&[("normal", false), ("full", true)]));
     let retention_days = section.or("retention", 30, days);
-    let redis = redis(section.section("redis"), retention_days);
-    if engine == Engine::Redis {
-        section
-            .place_of("kind")
-            .notice("accepted by `check`; `serve` refuses to start with it in this release");
-    }
+    let path = path.unwrap_or_else(|| folder.join("./data/quota.db"));
+    let journal = path.with_file_name("journal.db");
+    let redis = redis(section.section("redis"), journal, retention_days);
     section.finish();
     match engine {
         Engine::Redis => StoreConfig::Redis(redis),
         Engine::Embedded => StoreConfig::Embedded {
-            path: path.unwrap_or_else(|| folder.join("./data/quota.db")),
+            path,
             sync_full,
             retention_days,
         },
     }
 }
 
-fn redis(mut section: Section<'_>, retention_days: u32) -> RedisConfig {
+fn redis(mut section: Section<'_>, journal: PathBuf, retention_days: u32) -> RedisConfig {
     let modes = &[
         ("standalone", RedisMode::Standalone),
         ("sentinel", RedisMode::Sentinel),
@@ -63,6 +61,7 @@ fn redis(mut section: Section<'_>, retention_days: u32) -> RedisConfig {
                 ("allow", OnUnavailable::Allow),
             ]),
         ),
+        journal,
         retention_days,
     };
     section.finish();

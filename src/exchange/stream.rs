@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::Exchange;
 use crate::metering::{Meter, MeterSetup};
 use crate::quota::{Amounts, cost_of};
+use crate::store::StoreError;
 
 /// Estimates of produced text err; a stream is cut only when it is this far beyond its hold.
 const SLACK_TOKENS: i64 = 32;
+
+/// How long a top-up is tried where the store does not answer, and the pause between two tries.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a running answer holds of output tokens, shared with the task that tops it up.
 #[derive(Debug)]
@@ -110,7 +116,7 @@ impl Exchange {
         let store = Arc::clone(&self.desk.store);
         let (id, scopes, price) = (self.grant.id, self.scopes.clone(), self.price.output);
         tokio::spawn(async move {
-            let mut more = step;
+            let (mut more, begun) = (step, Instant::now());
             // The rest of a nearly empty quota is taken in ever smaller steps.
             while more >= SLACK_TOKENS / 2 {
                 let amounts = Amounts {
@@ -125,6 +131,10 @@ impl Exchange {
                         return;
                     }
                     Ok(false) => more /= 2,
+                    // The stream goes on meanwhile, as far as this is short.
+                    Err(StoreError::Unavailable(_)) if begun.elapsed() < PATIENCE => {
+                        tokio::time::sleep(PAUSE).await;
+                    }
                     Err(fault) => {
                         log::warn!("a stream could not be topped up: {fault}");
                         break;

@@ -69,6 +69,17 @@ pub enum Charge {
     Void,
 }
 
+impl Charge {
+    /// What is charged where `held` was held.
+    pub fn of(self, held: Amounts) -> Amounts {
+        match self {
+            Charge::Exact(amounts) => amounts.clamped(),
+            Charge::AtLeast(amounts) => amounts.clamped().max(held),
+            Charge::Void => Amounts::ZERO,
+        }
+    }
+}
+
 /// What a settle step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {

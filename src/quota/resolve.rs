@@ -38,7 +38,7 @@ impl Ledger {
             return self.settle_late(id, charge, now);
         };
         let held = open.held();
-        let charged = charged_by(charge, held);
+        let charged = charge.of(held);
         self.close(&open, charged, charge == Charge::Void);
         self.settled.insert(id, (), now.steady_ms);
         Resolution {
@@ -67,7 +67,7 @@ impl Ledger {
             return nothing;
         };
         let held = holds.first().map_or(Amounts::ZERO, |hold| hold.amounts);
-        let rest = charged_by(charge, held).minus(charged).max(Amounts::ZERO);
+        let rest = charge.of(held).minus(charged).max(Amounts::ZERO);
         for hold in &holds {
             let Some(&slot) = self.slots.get(&hold.scope) else {
                 continue;
@@ -164,13 +164,5 @@ impl Ledger {
         let open = self.open.remove(&id)?;
         self.close(&open, Amounts::ZERO, true);
         Some(open)
-    }
-}
-
-fn charged_by(charge: Charge, held: Amounts) -> Amounts {
-    match charge {
-        Charge::Exact(amounts) => amounts.clamped(),
-        Charge::AtLeast(amounts) => amounts.clamped().max(held),
-        Charge::Void => Amounts::ZERO,
     }
 }

@@ -10,8 +10,8 @@ use tokio::sync::Mutex;
 
 use crate::config::StoreConfig;
 use crate::exchange::{Desk, SettlerQueue};
-use crate::store::StoreError;
-use crate::telemetry::event::LeasesExpired;
+use crate::store::{Reconciled, StoreError};
+use crate::telemetry::event::{LeasesExpired, OutageReconciled};
 use crate::telemetry::metrics::Metrics;
 use crate::time::{DAY_MS, UnixMs};
 
@@ -52,6 +52,18 @@ impl Books {
                 Err(StoreError::Unavailable(why)) => log::warn!("expired leases wait: {why}"),
                 Err(fault) => log::error!("expired leases could not be resolved: {fault}"),
             }
+            self.reconcile().await;
+        }
+    }
+
+    async fn reconcile(&self) {
+        match self.desk.store.reconcile().await {
+            Ok(Reconciled { exchanges: 0, .. }) => {}
+            Ok(Reconciled { exchanges, overrun }) => {
+                OutageReconciled { exchanges, overrun }.emit(&self.metrics);
+            }
+            Err(StoreError::Unavailable(_)) => {}
+            Err(fault) => log::error!("what was served without the store waits: {fault}"),
         }
     }
 

@@ -23,10 +23,11 @@ use pingora::server::{RunArgs, Server};
 
 use crate::admin::bind::{Bound, WithSockets, bind};
 use crate::admin::{self, AdminState};
-use crate::config::{Config, StoreConfig};
+use crate::config::{Config, OnUnavailable, QuotaConfig, RedisConfig, RedisMode, StoreConfig};
 use crate::exchange::{Desk, Live, Settler};
 use crate::proxy::Edge;
 use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use crate::store::redis::{LinkOptions, RedisOptions, RedisStore, Topology};
 use crate::store::{Store, StoreError};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log as logging;
@@ -49,8 +50,6 @@ pub enum StartError {
     },
     #[error("{0}")]
     Store(StoreError),
-    #[error("store.kind: redis comes with a later release; this one runs on `kind: embedded`")]
-    NoRedis,
     #[error("log.access {path}: {cause}")]
     AccessLog { path: PathBuf, cause: io::Error },
     #[error("edge.tls {address}: {cause}")]
@@ -192,7 +191,35 @@ fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
             let store = EmbeddedStore::open(path, options).map_err(StartError::Store)?;
             Ok(store)
         }
-        StoreConfig::Redis(_) => Err(StartError::NoRedis),
+        StoreConfig::Redis(redis) => {
+            let store = RedisStore::start(redis_options(redis, &config.quota));
+            Ok(store.map_err(StartError::Store)?)
+        }
+    }
+}
+
+fn redis_options(redis: &RedisConfig, quota: &QuotaConfig) -> RedisOptions {
+    let topology = match redis.mode {
+        RedisMode::Standalone => Topology::Standalone,
+        RedisMode::Sentinel => Topology::Sentinel,
+        RedisMode::Cluster => Topology::Cluster,
+    };
+    let alone = redis.on_unavailable == OnUnavailable::Allow;
+    RedisOptions {
+        link: LinkOptions {
+            topology,
+            urls: redis
+                .urls
+                .iter()
+                .map(|url| url.reveal().to_owned())
+                .collect(),
+            primary: redis.primary.clone(),
+            pool_size: redis.pool_size,
+            timeout: redis.timeout,
+        },
+        lost_reservation: quota.lost_reservation,
+        journal: alone.then(|| redis.journal.clone()),
+        clock: None,
     }
 }
 

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::UsageEvent;
 use crate::keys::KeyId;
-use crate::quota::Amounts;
+use crate::quota::{Amounts, Subject};
 use crate::time::UnixMs;
 
 impl UsageEvent {
@@ -42,6 +42,30 @@ impl UsageEvent {
             reason: None,
             metadata: None,
             created_at: now,
+        }
+    }
+
+    /// Says which request it was.
+    pub fn tell_of(&mut self, subject: &Subject) {
+        self.request_id.clone_from(&subject.request_id);
+        self.request_method.clone_from(&subject.method);
+        self.request_path.clone_from(&subject.path);
+        self.model.clone_from(&subject.model);
+        self.pool.clone_from(&subject.pool);
+        self.end_user.clone_from(&subject.end_user);
+    }
+
+    /// The reverse of `tell_of`.
+    pub fn subject(&self) -> Subject {
+        Subject {
+            key: self.api_key_id,
+            request_id: self.request_id.clone(),
+            method: self.request_method.clone(),
+            path: self.request_path.clone(),
+            model: self.model.clone(),
+            pool: self.pool.clone(),
+            end_user: self.end_user.clone(),
+            input_tokens: self.prompt_tokens,
         }
     }
 

@@ -24,6 +24,7 @@ pub use crate::quota::LostReservation;
 mod contract;
 pub mod embedded;
 mod event;
+mod file;
 pub mod redis;
 pub mod usage_log;
 mod usual;
@@ -224,6 +225,14 @@ pub struct Totals {
     pub held: Amounts,
 }
 
+/// What was booked of exchanges that were admitted while the server was away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    pub exchanges: usize,
+    /// How far their scopes are over their limits now, all together.
+    pub overrun: Amounts,
+}
+
 /// Keys, counters, reservations, usage, audit. See the module documentation for cancel safety.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -297,6 +306,11 @@ pub trait Store: Send + Sync + 'static {
     /// Sets `used` of all three resources to 0 in the current windows. Held stays.
     async fn reset_used(&self, scope: Scope, audit: AuditEntry) -> StoreResult<()>;
     async fn totals(&self) -> StoreResult<Totals>;
+
+    /// Takes to the server what was admitted without it. Nothing to do for most engines. Cancel safe.
+    async fn reconcile(&self) -> StoreResult<Reconciled> {
+        Ok(Reconciled::default())
+    }
 
     // ── usage ─────────────────────────────────────────────────────────────────────────────────
     async fn usage_events(&self, query: UsageQuery) -> StoreResult<Page<UsageEvent>>;

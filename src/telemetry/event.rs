@@ -12,6 +12,7 @@ use super::access_log::{AccessLine, AccessLog};
 use super::label::{Flag, StoreOp, UpstreamOutcome};
 use super::metrics::{Metrics, PoolMetrics};
 use crate::metering::Usage;
+use crate::quota::Amounts;
 
 /// An exchange has ended, one way or another.
 #[derive(Debug)]
@@ -152,6 +153,27 @@ impl LeasesExpired {
                 self.count
             );
         }
+    }
+}
+
+/// The store is back: what was served without it is in the books.
+#[derive(Debug)]
+pub struct OutageReconciled {
+    pub exchanges: usize,
+    /// How far keys and groups are over their limits now.
+    pub overrun: Amounts,
+}
+
+impl OutageReconciled {
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.reconciled(self.exchanges, self.overrun);
+        log::warn!(
+            "{} exchanges that were served without the store are booked; over the limits: {} requests, {} tokens, {} nano-USD",
+            self.exchanges,
+            self.overrun.requests,
+            self.overrun.tokens,
+            self.overrun.nano_usd
+        );
     }
 }
 

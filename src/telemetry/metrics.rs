@@ -19,7 +19,7 @@ use super::label::{
     UPSTREAM_OUTCOMES, UpstreamOutcome,
 };
 use crate::metering::Usage;
-use crate::quota::NANO_PER_USD;
+use crate::quota::{Amounts, NANO_PER_USD};
 
 /// Seconds; from a memory step to a store at its deadline.
 const STORE_BUCKETS: &[f64] = &[
@@ -148,6 +148,10 @@ struct StoreFamilies {
     seconds: [Histogram; STORE_OPS.len()],
     errors: [IntCounter; STORE_OPS.len()],
     debt_tokens: IntCounter,
+    reconciled: IntCounter,
+    overrun_requests: IntGauge,
+    overrun_tokens: IntGauge,
+    overrun_usd: Gauge,
     reservations_open: IntGauge,
     held_tokens: IntGauge,
     held_usd: Gauge,
@@ -166,6 +170,22 @@ impl StoreFamilies {
                 "quota_debt_tokens_total",
                 "Tokens used beyond what was held.",
             )?,
+            reconciled: make.counter(
+                "store_reconciled_exchanges_total",
+                "Exchanges served while the store was away and booked on its return.",
+            )?,
+            overrun_requests: make.gauge(
+                "quota_overrun_requests",
+                "How far keys and groups were over their request limits after the last outage.",
+            )?,
+            overrun_tokens: make.gauge(
+                "quota_overrun_tokens",
+                "How far keys and groups were over their token limits after the last outage.",
+            )?,
+            overrun_usd: make.keep(Gauge::new(
+                "quota_overrun_usd",
+                "How far keys and groups were over their USD limits after the last outage.",
+            )?)?,
             reservations_open: make
                 .gauge("quota_reservations_open", "Reservations not settled yet.")?,
             held_tokens: make.gauge("quota_held_tokens", "Tokens held by open reservations.")?,
@@ -277,6 +297,16 @@ impl Metrics {
         if let Ok(tokens @ 1..) = u64::try_from(tokens) {
             self.store.debt_tokens.inc_by(tokens);
         }
+    }
+
+    /// Exchanges were booked that had been served while the store was away.
+    pub fn reconciled(&self, exchanges: usize, overrun: Amounts) {
+        self.store.reconciled.inc_by(exchanges as u64);
+        self.store.overrun_requests.set(overrun.requests);
+        self.store.overrun_tokens.set(overrun.tokens);
+        self.store
+            .overrun_usd
+            .set(overrun.nano_usd as f64 / NANO_PER_USD as f64);
     }
 
     pub fn store_step(&self, op: StoreOp, took: Duration, ok: bool) {

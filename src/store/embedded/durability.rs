@@ -13,9 +13,9 @@ use std::time::Duration;
 use log::warn;
 use rusqlite::Connection;
 
-use super::file;
 use super::state::Shared;
 use crate::store::StoreResult;
+use crate::store::file;
 
 const SYNC_EVERY: Duration = Duration::from_millis(100);
 const ROUNDS_PER_CHECKPOINT: u32 = 10;

@@ -8,7 +8,6 @@ use uuid::Uuid;
 
 use super::directory::Directory;
 use super::rows::period_text;
-use super::schema::fault;
 use super::state::State;
 use crate::keys::{KeyHash, KeyId, KeyRecord, PreviousSecret};
 use crate::quota::bucket::Bucket;
@@ -18,6 +17,7 @@ use crate::quota::window::Window;
 use crate::quota::{
     Amounts, Hold, LostReservation, Period, Reservation, ReservationId, Scope, Subject,
 };
+use crate::store::file::fault;
 use crate::store::usage_log::{Booked, event_of_lost};
 use crate::store::{GroupRecord, KeyActivity, StoreError, StoreResult};
 use crate::time::{Moment, UnixMs};

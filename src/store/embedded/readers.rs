@@ -10,10 +10,10 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::file;
-use super::schema::fault;
 use super::state::closed;
 use crate::store::StoreResult;
+use crate::store::file;
+use crate::store::file::fault;
 
 const THREADS: usize = 2;
 

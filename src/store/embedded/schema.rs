@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
+use crate::store::file::fault;
 use crate::store::{StoreError, StoreResult};
 
 /// `PRAGMA user_version` counts how many of these a file has seen. Never change one that was
@@ -41,9 +42,4 @@ pub(super) fn migrate(connection: &mut Connection) -> StoreResult<()> {
         transaction.commit().map_err(fault)?;
     }
     Ok(())
-}
-
-/// What SQLite said, as a fault of the store.
-pub(super) fn fault(error: rusqlite::Error) -> StoreError {
-    StoreError::Fault(error.to_string())
 }

@@ -6,12 +6,11 @@ use uuid::Uuid;
 use super::layout::{Figures, Packer, Stored, clock_figures};
 use super::link::{Link, Script};
 use super::names::{Home, Shard};
-use crate::keys::KeyId;
 use crate::quota::{
     Amounts, Ask, Charge, Decision, Grant, GroupId, LostReservation, Reservation, ReservationId,
-    Reserved, Scope, ScopeClaim, Settled, Standing, Subject, decide,
+    Reserved, Scope, ScopeClaim, Settled, Subject, decide,
 };
-use crate::store::{Settlement, StoreError, StoreResult, UsageEvent};
+use crate::store::{StoreError, StoreResult, UsageEvent};
 use crate::time::{Moment, UnixMs};
 
 /// How long a settled reservation is remembered, so that a reserve that arrives again after it
@@ -64,6 +63,8 @@ pub(super) struct Resolved {
 pub(super) enum Ending {
     Settle(Charge),
     Lose(LostReservation),
+    /// What was admitted without Redis, held or not.
+    Reconcile(Amounts),
 }
 
 /// An open reservation as Redis keeps it.
@@ -160,6 +161,7 @@ impl Steps {
             Ending::Settle(charge) => figures.charge(charge),
             Ending::Lose(LostReservation::Charge) => figures.put_all([3, 0, 0, 0]),
             Ending::Lose(LostReservation::Release) => figures.put_all([4, 0, 0, 0]),
+            Ending::Reconcile(amounts) => figures.put(5).put_all(amounts.clamped().to_array()),
         };
         figures
             .put_all(event_figures(event))

@@ -10,8 +10,8 @@ use crate::quota::{
     Amounts, Ask, GroupId, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
 };
 use crate::store::{
-    AuditEntry, Condition, Freshness, GroupRecord, KeyActivity, Page, Rollup, Settlement, Store,
-    StoreResult, Totals, UsageEvent, UsageQuery,
+    AuditEntry, Condition, Freshness, GroupRecord, KeyActivity, Page, Reconciled, Rollup,
+    Settlement, Store, StoreResult, Totals, UsageEvent, UsageQuery,
 };
 use crate::time::UnixMs;
 
@@ -115,6 +115,13 @@ impl Store for RedisStore {
         self.sweep_leases().await
     }
 
+    async fn reconcile(&self) -> StoreResult<Reconciled> {
+        match &self.journal {
+            Some(journal) => self.take_home(journal).await,
+            None => Ok(Reconciled::default()),
+        }
+    }
+
     async fn standing(&self, claim: ScopeClaim) -> StoreResult<Standing> {
         self.standing_now(&claim).await
     }
@@ -172,6 +179,7 @@ impl Store for RedisStore {
     async fn condition(&self) -> Condition {
         match self.ping().await {
             Ok(()) => Condition::Serving,
+            Err(_) if self.journal.is_some() => Condition::Degraded,
             Err(_) => Condition::Away,
         }
     }

@@ -11,8 +11,9 @@
 //! lost may be sent again. Amounts are exact up to 2^53, prices up to 9 000 USD per million tokens;
 //! more is refused.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
@@ -20,13 +21,14 @@ use parking_lot::Mutex;
 
 use self::atomic::Steps;
 use self::directory::Directory;
+use self::journal::Journal;
 use self::link::Link;
 use self::names::Home;
 use self::server_clock::ServerClock;
-use crate::quota::{LostReservation, ReservationId, Subject};
+use crate::quota::{Amounts, LostReservation, ReservationId, Subject};
+use crate::store::StoreResult;
 use crate::store::usage_log::FloodGuard;
 use crate::store::usual::UsualOutputs;
-use crate::store::{StoreError, StoreResult};
 use crate::time::{Clock, Moment, UnixMs};
 
 mod answers;
@@ -39,10 +41,12 @@ mod directory;
 mod engine;
 mod fault;
 mod groups;
+mod journal;
 mod layout;
 mod link;
 mod names;
 mod newest;
+mod outage;
 mod owed;
 mod pools;
 mod queries;
@@ -64,6 +68,8 @@ const MOST_GIVEN_UP: usize = 10_000;
 pub struct RedisOptions {
     pub link: LinkOptions,
     pub lost_reservation: LostReservation,
+    /// Where to keep what is served while Redis is away. `None`: it is refused.
+    pub journal: Option<PathBuf>,
     /// In place of the server's clock.
     pub clock: Option<Clock>,
 }
@@ -82,6 +88,7 @@ impl fmt::Debug for RedisOptions {
 struct Running {
     home: Home,
     lease_ms: i64,
+    held: Amounts,
 }
 
 /// A reservation that nobody waits for any more, granted or not.
@@ -102,6 +109,10 @@ pub struct RedisStore {
     given_up: Mutex<VecDeque<GivenUp>>,
     usual: Mutex<UsualOutputs>,
     flood: Mutex<FloodGuard>,
+    /// Where exchanges may be admitted without Redis.
+    journal: Option<Journal>,
+    /// Those of them that have not ended.
+    alone: Mutex<HashSet<ReservationId, RandomState>>,
     options: RedisOptions,
 }
 
@@ -119,6 +130,7 @@ impl RedisStore {
     /// `Fault` where the configuration cannot be used at all, or no thread can be started.
     pub fn start(options: RedisOptions) -> StoreResult<Arc<Self>> {
         let link = Arc::new(Link::start(&options.link)?);
+        let journal = options.journal.as_deref().map(Journal::open).transpose()?;
         Ok(Arc::new(RedisStore {
             directory: Directory::new(Arc::clone(&link), options.clock.clone()),
             link,
@@ -128,6 +140,8 @@ impl RedisStore {
             given_up: Mutex::default(),
             usual: Mutex::default(),
             flood: Mutex::default(),
+            journal,
+            alone: Mutex::default(),
             options,
         }))
     }

@@ -9,6 +9,7 @@
 
 use std::fmt::Write as _;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::keys::{KeyHash, KeyId};
@@ -18,7 +19,7 @@ use crate::quota::{GroupId, ReservationId, Scope};
 pub(super) const SHARDS: u8 = 64;
 
 /// Where a key's counters, reservations and events are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Home {
     pub shard: Shard,
     pub group: Option<GroupId>,
@@ -31,10 +32,18 @@ impl Home {
             group,
         }
     }
+
+    /// Of a key without a group.
+    pub fn alone(key: KeyId) -> Home {
+        Home {
+            shard: Shard::of_key(key),
+            group: None,
+        }
+    }
 }
 
 /// A set of names with one hash tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Shard(u8);
 
 impl Shard {

@@ -13,7 +13,7 @@ use super::{GivenUp, MOST_GIVEN_UP, RedisStore, Running};
 use crate::keys::KeyId;
 use crate::quota::{
     Amounts, Ask, Charge, LostReservation, ReservationId, Reserved, Scope, ScopeClaim, Settled,
-    Standing, Subject,
+    Standing,
 };
 use crate::store::usage_log::event_of_lost;
 use crate::store::usual::answer_of;
@@ -54,15 +54,26 @@ impl RedisStore {
         match step.await {
             Ok(reserved) => {
                 asking.answered();
-                if matches!(reserved, Reserved::Granted(_)) {
-                    let lease_ms = ask.lease_ms;
-                    self.running
-                        .lock()
-                        .insert(ask.id, Running { home, lease_ms });
+                if let Reserved::Granted(grant) = &reserved {
+                    let running = Running {
+                        home,
+                        lease_ms: ask.lease_ms,
+                        held: grant.held,
+                    };
+                    self.running.lock().insert(ask.id, running);
                 }
                 Ok(reserved)
             }
-            Err(fault @ StoreError::Unavailable(_)) => Err(fault),
+            Err(fault @ StoreError::Unavailable(_)) => match &self.journal {
+                Some(journal) => {
+                    // Granted after all: should Redis hold it too, that is settled with it.
+                    let granted = self.admit_alone(journal, &ask, home)?;
+                    asking.answered();
+                    self.alone.lock().insert(ask.id);
+                    Ok(granted)
+                }
+                None => Err(fault),
+            },
             Err(fault) => {
                 asking.answered();
                 Err(fault)
@@ -78,7 +89,7 @@ impl RedisStore {
     ) -> StoreResult<bool> {
         let running = self.running.lock().get(&id).copied();
         let Some(Running { home, .. }) = running else {
-            return Ok(false);
+            return Ok(self.alone.lock().contains(&id));
         };
         let sound = more
             .to_array()
@@ -90,7 +101,10 @@ impl RedisStore {
         let step = self
             .steps
             .top_up(&self.link, home, id, claims, more, self.now());
-        step.await
+        match step.await {
+            Err(StoreError::Unavailable(_)) if self.journal.is_some() => Ok(true),
+            answer => answer,
+        }
     }
 
     pub(super) async fn extend(&self, ids: &[ReservationId], lease_ms: i64) -> StoreResult<()> {
@@ -115,18 +129,20 @@ impl RedisStore {
     }
 
     pub(super) async fn resolve(&self, settlement: Settlement) -> StoreResult<Settled> {
-        let Settlement { id, charge, event } = &settlement;
-        let home = self.home_of_running(*id, event.api_key_id).await?;
-        let ending = Ending::Settle(*charge);
-        let step = self
-            .steps
-            .resolve(&self.link, home, *id, ending, event, self.now());
-        let resolved = step.await?;
-        self.running.lock().remove(id);
-        if resolved.owed {
-            self.pay(home.shard, *id).await;
-        }
-        let settled = resolved.settled.unwrap_or(Settled::Already);
+        let id = settlement.id;
+        let running = self.running.lock().get(&id).copied();
+        let alone = self.alone.lock().contains(&id);
+        let settled = match &self.journal {
+            Some(journal) if alone => self.settle_alone(journal, &settlement, None)?,
+            journal => match (self.resolve_there(&settlement, running).await, journal) {
+                (Err(StoreError::Unavailable(_)), Some(journal)) => {
+                    self.settle_alone(journal, &settlement, running)?
+                }
+                (settled, _) => settled?,
+            },
+        };
+        self.running.lock().remove(&id);
+        self.alone.lock().remove(&id);
         if settled != Settled::Already
             && let Some((key, model, output)) = answer_of(&settlement)
         {
@@ -135,20 +151,29 @@ impl RedisStore {
         Ok(settled)
     }
 
-    async fn home_of_running(&self, id: ReservationId, key: KeyId) -> StoreResult<Home> {
-        let running = self.running.lock().get(&id).copied();
-        if let Some(Running { home, .. }) = running {
-            return Ok(home);
+    async fn resolve_there(
+        &self,
+        settlement: &Settlement,
+        running: Option<Running>,
+    ) -> StoreResult<Settled> {
+        let Settlement { id, charge, event } = settlement;
+        let home = match running {
+            Some(running) => running.home,
+            None => self.home_of_scope(Scope::Key(event.api_key_id)).await?,
+        };
+        let ending = Ending::Settle(*charge);
+        let step = self
+            .steps
+            .resolve(&self.link, home, *id, ending, event, self.now());
+        let resolved = step.await?;
+        if resolved.owed {
+            self.pay(home.shard, *id).await;
         }
-        let known = self.directory.home_of(key).await?;
-        Ok(known.unwrap_or(Home {
-            shard: Shard::of_key(key),
-            group: None,
-        }))
+        Ok(resolved.settled.unwrap_or(Settled::Already))
     }
 
     /// Takes to a moved key's counters what it owes. What fails is tried again by the sweep.
-    async fn pay(&self, shard: Shard, id: ReservationId) {
+    pub(super) async fn pay(&self, shard: Shard, id: ReservationId) {
         if let Err(fault) = self.directory.pay(shard, id).await {
             log::warn!("what a moved key owes is paid later: {fault}");
         }
@@ -270,14 +295,11 @@ impl RedisStore {
         Ok(stored.map(|stored| stored.activity).unwrap_or_default())
     }
 
-    async fn home_of_scope(&self, scope: Scope) -> StoreResult<Home> {
+    pub(super) async fn home_of_scope(&self, scope: Scope) -> StoreResult<Home> {
         match scope {
             Scope::Key(id) => {
                 let known = self.directory.home_of(id).await?;
-                Ok(known.unwrap_or(Home {
-                    shard: Shard::of_key(id),
-                    group: None,
-                }))
+                Ok(known.unwrap_or_else(|| Home::alone(id)))
             }
             Scope::Group(id) => Ok(Home {
                 shard: Shard::of_group(id),
@@ -324,17 +346,5 @@ impl Drop for Asking<'_> {
                 waiting.push_back(given_up);
             }
         }
-    }
-}
-
-impl UsageEvent {
-    /// Which request it was.
-    fn tell_of(&mut self, subject: &Subject) {
-        self.request_id.clone_from(&subject.request_id);
-        self.request_method.clone_from(&subject.method);
-        self.request_path.clone_from(&subject.path);
-        self.model.clone_from(&subject.model);
-        self.pool.clone_from(&subject.pool);
-        self.end_user.clone_from(&subject.end_user);
     }
 }

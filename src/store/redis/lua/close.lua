@@ -5,7 +5,7 @@ local function close(c, e, taken, numbers)
   turn_windows(c, e.wall)
   for n, count in ipairs(COUNTS) do
     c[count + BOOKED] = c[count + BOOKED] + e.charged[n]
-    if c[count + NUMBER] == numbers[n] then
+    if numbers[n] == PRESENT or c[count + NUMBER] == numbers[n] then
       c[count + USED] = c[count + USED] + e.charged[n]
       if not e.late then c[count + HELD] = c[count + HELD] - e.held[n] end
     end

@@ -14,6 +14,8 @@ local COUNTERS = '>' .. string.rep('i8', 33)
 local STATE, GRANTED_OUTPUT, GRANTED_LEFT, GRANTED, HOLD, RATED = 1, 2, 3, 4, 7, 10
 local SCOPES = {11, 15} -- of each: tokens taken (-1: no bucket), three window numbers
 local CHARGED = 19
+-- In place of a window number: whichever window there is.
+local PRESENT = -1
 local RESERVATION = '>' .. string.rep('i8', 21)
 local OPEN, SETTLED, EXPIRED, SETTLED_LATE = 0, 1, 2, 3
 

@@ -6,12 +6,12 @@
 -- Answers what was done and what was charged.
 local ALREADY, APPLIED, LATE, NOT_DUE = 0, 1, 2, 3
 local WALL, STEADY, KIND, REQUESTS, IS_ERROR, CREATED, PROMPT, COMPLETION, TOOK, KEEP_SETTLED, KEEP_EXPIRED = 1, 2, 3, 4, 7, 8, 9, 10, 11, 12, 13
-local EXACT, AT_LEAST, VOID, LOST_CHARGE, LOST_RELEASE = 0, 1, 2, 3, 4
+local EXACT, AT_LEAST, VOID, LOST_CHARGE, LOST_RELEASE, RECONCILE = 0, 1, 2, 3, 4, 5
 
 local a = {struct.unpack('>' .. string.rep('i8', 13), ARGV[1])}
 local wall, steady = clock(a[WALL], a[STEADY])
 local kind = a[KIND]
-local lost = kind >= LOST_CHARGE
+local lost = kind == LOST_CHARGE or kind == LOST_RELEASE
 
 local function answer(code, charged, held, owed)
   return struct.pack('>i8i8i8i8i8i8i8i8', code, charged[1], charged[2], charged[3], held[1], held[2], held[3], owed)
@@ -22,6 +22,11 @@ local r = read_reservation(KEYS[1])
 if not r and kind == VOID then
   -- A reserve that was given up and may still be under way: it must not open anything any more.
   redis.call('SET', KEYS[1], 's', 'PX', a[KEEP_SETTLED])
+end
+-- Admitted while Redis was away: nothing is held, the charge goes to the present windows.
+local unheld = not r and kind == RECONCILE
+if unheld then
+  r = {OPEN, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, PRESENT, PRESENT, PRESENT, -1, PRESENT, PRESENT, PRESENT, 0, 0, 0}
 end
 if not r or r[STATE] == SETTLED or r[STATE] == SETTLED_LATE then return answer(ALREADY, NOTHING, NOTHING, 0) end
 local late = r[STATE] == EXPIRED
@@ -80,7 +85,7 @@ elseif late then
   redis.call('SET', KEYS[1], struct.pack(RESERVATION, unpack(r, 1, 21)), 'PX', a[KEEP_EXPIRED])
 else
   -- Remembered for a while: a reserve that comes again, late, must not open it anew.
-  redis.call('SET', KEYS[1], 's', 'PX', a[KEEP_SETTLED])
+  redis.call('SET', KEYS[1], 's', 'PX', unheld and a[KEEP_EXPIRED] or a[KEEP_SETTLED])
 end
 if not late then redis.call('ZREM', KEYS[2], ARGV[2]) end
 book(KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8], order, late, a[CREATED], charged, a[PROMPT], a[COMPLETION],

@@ -1,4 +1,4 @@
-//! The file: who may read it, who owns it, how connections to it are set up.
+//! A SQLite file: who may read it, who owns it, how connections to it are set up.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::schema::fault;
-use crate::store::{StoreError, StoreResult};
+use super::{StoreError, StoreResult};
 
 /// How long a statement waits for a lock that a visitor (a shell, a backup) holds.
 const BUSY: Duration = Duration::from_millis(250);
@@ -113,4 +112,9 @@ pub(super) fn connect_reader(path: &Path) -> StoreResult<Connection> {
     let connection = Connection::open_with_flags(path, flags).map_err(fault)?;
     connection.busy_timeout(BUSY).map_err(fault)?;
     Ok(connection)
+}
+
+/// What SQLite said, as a fault of the store.
+pub(super) fn fault(error: rusqlite::Error) -> StoreError {
+    StoreError::Fault(error.to_string())
 }

@@ -96,8 +96,9 @@ impl RecordSteps {
 
     async fn own(&self, link: &Link, hash: &KeyHash, id: KeyId, ms: i64) -> StoreResult<bool> {
         let args = [key_text(id), ms.to_string()];
-        let step = link.run_background(&self.claim, &[names::secret(hash)], &args);
-        Ok(int(&step.await?)? == 1)
+        let keys = [names::secret(hash)];
+        let answer = link.run_background(&self.claim, &keys, &args).await?;
+        Ok(int(&answer)? == 1)
     }
 
     pub async fn release(&self, link: &Link, hash: &KeyHash, id: KeyId) -> StoreResult<()> {
@@ -200,8 +201,8 @@ impl RecordSteps {
         version: i64,
     ) -> StoreResult<Option<Vec<u8>>> {
         let keys = [shard.counters(Scope::Key(id))];
-        let step = link.run_background(&self.leave, &keys, &[version.to_string()]);
-        bytes(step.await?)
+        let args = [version.to_string()];
+        bytes(link.run_background(&self.leave, &keys, &args).await?)
     }
 
     /// Puts counters into `shard`, fresh ones where there are none; or tells those that are there of
@@ -259,8 +260,9 @@ impl RecordSteps {
         audit: &AuditEntry,
     ) -> StoreResult<bool> {
         let args = [encode_audit(audit)?, REMEMBER_MS.to_string().into_bytes()];
-        let step = link.run_background(&self.delete_group, &group_keys(id), &args);
-        Ok(int(&step.await?)? == 1)
+        let keys = group_keys(id);
+        let answer = link.run_background(&self.delete_group, &keys, &args);
+        Ok(int(&answer.await?)? == 1)
     }
 
     pub async fn note(&self, link: &Link, shard: Shard, audit: &AuditEntry) -> StoreResult<()> {

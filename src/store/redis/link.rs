@@ -174,7 +174,7 @@ impl Link {
                     command = script.by_source(keys, args);
                     has_source = true;
                 }
-                Err(Trouble::Broken(_)) if Instant::now() < deadline => {}
+                Err(Trouble::Broken(_) | Trouble::Moving(_)) if Instant::now() < deadline => {}
                 Err(trouble) => return Err(trouble.into()),
             }
         }

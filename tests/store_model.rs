@@ -109,6 +109,10 @@ mod model {
             }
         }
 
+        fn is_embedded(&self) -> bool {
+            matches!(self.engine, Engine::Embedded(_))
+        }
+
         fn now(&self) -> Moment {
             *self.clock.lock().unwrap()
         }
@@ -177,9 +181,10 @@ mod model {
                 }
                 Step::Rates { key, rates } => self.set_rates(key, rates),
                 Step::Reset { scope } => self.reset(scope).await,
-                Step::Restart if !self.with_rates => self.restart().await,
-                Step::Crash if !self.with_rates => self.crash().await,
-                Step::Restart | Step::Crash => {}
+                // An embedded store begins with full buckets, more or less.
+                Step::Restart | Step::Crash if self.with_rates && self.is_embedded() => {}
+                Step::Restart => self.restart().await,
+                Step::Crash => self.crash().await,
             }
         }
 
@@ -251,7 +256,10 @@ mod model {
                     next.restore_counters(claim.scope, counters);
                 }
             }
-            let mut open: Vec<_> = self.oracle.all_open().collect();
+            let asked = self.asked.iter();
+            let mut open: Vec<_> = asked
+                .filter_map(|(_, ask)| self.oracle.open(ask.id))
+                .collect();
             open.sort_by_key(|open| open.serial);
             for open in open {
                 next.restore_reservation(open.reservation.clone(), open.serial);

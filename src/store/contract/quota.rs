@@ -203,7 +203,7 @@ async fn top_up_takes_more_or_nothing(mut h: Harness) {
     assert_eq!(h.used_and_held(&caller).await, (0, 100));
     let stranger = caller.ask(1, 1);
     assert!(!top_up(stranger.id, 0).await.unwrap());
-    h.crash();
+    h.crash().await;
     assert_eq!(h.used_and_held(&caller).await, (100, 0));
 }
 

@@ -110,7 +110,7 @@ impl Edge {
         if !session.as_mut().is_body_done() {
             session.set_keepalive(None);
         }
-        reply.send(session, &id, &extra).await?;
+        reply.send(session, &id, extra).await?;
         body::drain(session).await;
         Ok(())
     }
@@ -286,7 +286,7 @@ impl ProxyHttp for Edge {
         let Some(exchange) = ctx.exchange.as_ref() else {
             return Ok(());
         };
-        let can_replay = finish::can_replay(session, &ctx.body);
+        let can_replay = retry::can_replay(session, &ctx.body);
         retry::judge(exchange, upstream_response, can_replay)
     }
 

@@ -4,15 +4,17 @@
 //! error (SPEC section 3, "Errors").
 
 use bytes::Bytes;
+use http::HeaderValue;
 use pingora::Result;
-use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use serde_json::{Value, json};
 
 use super::headers::Named;
+use super::local::send_json;
 use crate::exchange::Refusal;
 use crate::metering::Dialect;
-use crate::quota::{LimitKind, NANO_PER_USD, Shortage};
+use crate::quota::money::dollars;
+use crate::quota::{LimitKind, Shortage};
 
 /// A `Retry-After` above this is not sent: SDKs would sleep through it (SPEC section 3, "Headers").
 const LONGEST_RETRY_MS: i64 = 60_000;
@@ -159,25 +161,16 @@ impl Reply {
         &self,
         session: &mut Session,
         request_id: &str,
-        extra: &[Named],
+        mut extra: Vec<Named>,
     ) -> Result<()> {
-        let body = Bytes::from(self.body.to_string());
-        let mut head = ResponseHeader::build(self.status, Some(8 + extra.len()))?;
-        head.insert_header("content-type", "application/json")?;
-        head.insert_header("content-length", body.len().to_string())?;
-        head.insert_header("x-request-id", request_id)?;
         if let Some(ms) = self.retry_after_ms {
-            head.insert_header("retry-after", ((ms + 999) / 1000).max(1).to_string())?;
-            head.insert_header("retry-after-ms", ms.max(1).to_string())?;
+            extra.push(("retry-after", HeaderValue::from(((ms + 999) / 1000).max(1))));
+            extra.push(("retry-after-ms", HeaderValue::from(ms.max(1))));
         }
         if self.should_not_retry {
-            head.insert_header("x-should-retry", "false")?;
+            extra.push(("x-should-retry", HeaderValue::from_static("false")));
         }
-        for (name, value) in extra {
-            head.insert_header(*name, value)?;
-        }
-        session.write_response_header(Box::new(head), false).await?;
-        session.write_response_body(Some(body), true).await
+        send_json(session, self.status, &self.body, request_id, &extra).await
     }
 }
 
@@ -323,15 +316,6 @@ fn held_note(shortage: &Shortage, words: &str) -> String {
     format!(", {held}{words}")
 }
 
-/// Nano-USD as dollars, exactly, without trailing zeros.
-pub fn dollars(nano: i64) -> String {
-    let sign = if nano < 0 { "-" } else { "" };
-    let nano = nano.unsigned_abs();
-    let unit = NANO_PER_USD.unsigned_abs();
-    let text = format!("{sign}{}.{:09}", nano / unit, nano % unit);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
 fn limit_name(kind: LimitKind) -> &'static str {
     match kind {
         LimitKind::RequestsPerMinute => "requests per minute",
@@ -357,14 +341,6 @@ mod tests {
         assert_eq!(anthropic.body["type"], "error");
         assert_eq!(anthropic.body["error"]["type"], "authentication_error");
         assert_eq!(anthropic.body["request_id"], "r");
-    }
-
-    #[test]
-    fn dollars_are_exact() {
-        assert_eq!(dollars(1_500_000_000), "1.5");
-        assert_eq!(dollars(38), "0.000000038");
-        assert_eq!(dollars(-2_000_000_000), "-2");
-        assert_eq!(dollars(0), "0");
     }
 
     #[test]

@@ -41,6 +41,7 @@ mod directory;
 mod engine;
 mod fault;
 mod groups;
+mod inspect;
 mod journal;
 mod layout;
 mod link;
@@ -52,6 +53,7 @@ mod pools;
 mod queries;
 mod record_steps;
 mod records;
+mod sentinel;
 mod server_clock;
 mod session;
 mod steps;
@@ -131,6 +133,7 @@ impl RedisStore {
     pub fn start(options: RedisOptions) -> StoreResult<Arc<Self>> {
         let link = Arc::new(Link::start(&options.link)?);
         let journal = options.journal.as_deref().map(Journal::open).transpose()?;
+        link.inspect_once();
         Ok(Arc::new(RedisStore {
             directory: Directory::new(Arc::clone(&link), options.clock.clone()),
             link,

@@ -24,7 +24,7 @@ mod model {
     use std::time::Duration;
 
     use proptest::prelude::*;
-    use quota_proxy::keys::KeyId;
+    use quota_proxy::keys::{KeyId, KeyRecord};
     use quota_proxy::quota::ledger::Ledger;
     use quota_proxy::quota::{
         Amounts, Ask, Charge, GroupId, LostReservation, Period, Quotas, Rates, Scope, ScopeClaim,
@@ -68,13 +68,6 @@ mod model {
             while store.ping().await.is_err() {
                 tokio::task::yield_now().await;
             }
-            let keys = [KeyId(Uuid::new_v4()), KeyId(Uuid::new_v4())];
-            for key in keys {
-                store
-                    .create_key(key_record(key.0), audit("test"))
-                    .await
-                    .unwrap();
-            }
             let group = GroupRecord {
                 id: GroupId(Uuid::new_v4()),
                 name: String::from("group"),
@@ -86,6 +79,14 @@ mod model {
                 updated_at: UnixMs(0),
             };
             store.put_group(group.clone(), audit("test")).await.unwrap();
+            let keys = [KeyId(Uuid::new_v4()), KeyId(Uuid::new_v4())];
+            for key in keys {
+                let record = KeyRecord {
+                    group: Some(group.id),
+                    ..key_record(key.0)
+                };
+                store.create_key(record, audit("test")).await.unwrap();
+            }
             let scopes = [
                 Scope::Key(keys[0]),
                 Scope::Key(keys[1]),

@@ -313,7 +313,8 @@ impl Steps {
             wall: UnixMs(*wall),
             steady_ms: *steady_ms,
         };
-        Ok((stored, now))
+        // Below 0: they have left for another home.
+        Ok((stored.filter(|stored| stored.version >= 0), now))
     }
 
     /// Sets `used` to 0; false where there are no such counters.

@@ -1,0 +1,83 @@
+//! The engines under test: what a store of each leaves behind, and the next one begins with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::TestClock;
+use super::redis_server::RedisServer;
+use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use crate::store::redis::{LinkOptions, RedisOptions, RedisStore, Topology};
+use crate::store::{LostReservation, Store};
+use crate::time::Clock;
+
+/// Where the books are.
+pub enum Engine {
+    Embedded(tempfile::TempDir),
+    Redis(Box<RedisServer>),
+}
+
+impl Engine {
+    pub fn embedded() -> Engine {
+        Engine::Embedded(tempfile::tempdir().unwrap())
+    }
+
+    pub async fn redis() -> Engine {
+        let server = tokio::task::spawn_blocking(RedisServer::start).await;
+        Engine::Redis(Box::new(server.unwrap()))
+    }
+
+    pub async fn open(
+        &self,
+        clock: &TestClock,
+        lost_reservation: LostReservation,
+    ) -> Arc<dyn Store> {
+        let clock = clock.clone();
+        let clock: Clock = Arc::new(move || *clock.0.lock());
+        match self {
+            Engine::Embedded(folder) => {
+                let options = EmbeddedOptions {
+                    lost_reservation,
+                    clock,
+                    ..EmbeddedOptions::default()
+                };
+                EmbeddedStore::open(&folder.path().join("quota.db"), options).unwrap()
+            }
+            Engine::Redis(server) => {
+                let link = LinkOptions {
+                    topology: Topology::Standalone,
+                    urls: vec![server.url()],
+                    primary: String::new(),
+                    pool_size: 4,
+                    timeout: Duration::from_secs(10),
+                };
+                let options = RedisOptions {
+                    link,
+                    lost_reservation,
+                    journal: None,
+                    clock: Some(clock),
+                };
+                let store = RedisStore::start(options).unwrap();
+                while store.ping().await.is_err() {}
+                store
+            }
+        }
+    }
+
+    /// What a kill -9 leaves is the file as it is at this instant: the next store opens a copy of
+    /// it, while the old one never gets to know. Of an edge on Redis nothing is left.
+    pub fn die(&mut self) {
+        let Engine::Embedded(present) = self else {
+            return;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        // The log last: it has all that the file may lack.
+        for suffix in ["", "-wal"] {
+            let name = format!("quota.db{suffix}");
+            let from = present.path().join(&name);
+            if from.exists() {
+                std::fs::copy(from, folder.path().join(name)).unwrap();
+            }
+        }
+        *self = Engine::Embedded(folder);
+    }
+}

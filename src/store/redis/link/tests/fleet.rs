@@ -5,7 +5,9 @@ use std::time::Duration;
 use redis::Value;
 
 use super::server::Server;
-use super::{Link, LinkOptions, Topology, command, count, counter, eventually, options, tell};
+use super::{
+    Link, LinkOptions, Topology, command, count, counter, eventually, options, patient, tell,
+};
 use crate::store::redis::inspect::Finding;
 
 #[tokio::test]
@@ -25,7 +27,7 @@ async fn sentinels_lead_to_the_primary_and_to_the_next() {
         topology: Topology::Sentinel,
         urls: vec![away, sentinel.url()],
         primary: String::from("books"),
-        ..options("")
+        ..patient("")
     })
     .unwrap();
     let script = counter();
@@ -44,7 +46,17 @@ async fn sentinels_lead_to_the_primary_and_to_the_next() {
         },
     )
     .await;
-    command(&sentinel, &["SENTINEL", "FAILOVER", "books"]).await;
+    // It says which replica it would promote only after it has looked at it.
+    eventually(
+        "the sentinel can promote it",
+        Duration::from_secs(30),
+        async || {
+            tell(&sentinel, &["SENTINEL", "FAILOVER", "books"])
+                .await
+                .is_ok()
+        },
+    )
+    .await;
     eventually(
         "the other one serves",
         Duration::from_secs(30),
@@ -62,7 +74,7 @@ async fn an_unknown_primary_is_named() {
     let link = Link::start(&LinkOptions {
         topology: Topology::Sentinel,
         primary: String::from("books"),
-        ..options(&sentinel.url())
+        ..patient(&sentinel.url())
     })
     .unwrap();
     eventually("the reason is known", Duration::from_secs(5), async || {

@@ -43,6 +43,8 @@ test-tools:
 	 command -v npm >/dev/null || missing="$$missing nodejs npm"; \
 	 [ -x /usr/sbin/nginx ] || missing="$$missing nginx-light"; \
 	 command -v sqlite3 >/dev/null || missing="$$missing sqlite3"; \
+	 command -v redis-server >/dev/null || missing="$$missing redis-server"; \
+	 command -v openssl >/dev/null || missing="$$missing openssl"; \
 	 [ -z "$$missing" ] || { echo "installing$$missing"; $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq $$missing; }
 
 clean:

@@ -17,16 +17,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
-use quota_proxy::keys::{KeyHash, KeyId, KeyRecord};
+use quota_proxy::keys::KeyId;
 use quota_proxy::quota::ledger::Ledger;
 use quota_proxy::quota::{
-    Admission, Amounts, Ask, Charge, Limit, Period, Quotas, Rates, ReservationId, Reserved, Scope,
-    ScopeClaim, Subject,
+    Amounts, Ask, Charge, Limit, Period, Quotas, Rates, ReservationId, Reserved, Scope, ScopeClaim,
 };
 use quota_proxy::store::embedded::{EmbeddedOptions, EmbeddedStore};
-use quota_proxy::store::{AuditEntry, Settlement, Store, UsageEvent};
+use quota_proxy::store::{Settlement, Store, UsageEvent};
 use quota_proxy::time::{Moment, UnixMs};
 use uuid::Uuid;
+
+use records::{audit, key_record};
+
+#[path = "../tests/support/records.rs"]
+mod records;
 
 fn main() {
     let mut criterion = Criterion::default()
@@ -50,7 +54,7 @@ fn main() {
 
 fn ledger_alone(criterion: &mut Criterion) {
     let keys: Vec<KeyId> = (0..10_000).map(|_| KeyId(Uuid::new_v4())).collect();
-    let asks: Vec<Ask> = keys.iter().map(|key| ask(*key, 1)).collect();
+    let asks: Vec<Ask> = keys.iter().map(|key| ask(*key)).collect();
     let mut ledger = Ledger::default();
     let mut at = 0;
     criterion.bench_function("ledger: reserve + settle, 10,000 keys", |bencher| {
@@ -73,9 +77,12 @@ async fn embedded(tasks: usize, keys: usize) {
     let store = EmbeddedStore::open(&folder.path().join("quota.db"), options).expect("a store");
     let mut ids = Vec::new();
     for _ in 0..keys {
-        let record = record();
+        let record = key_record(Uuid::new_v4());
         ids.push(record.id);
-        store.create_key(record, audit()).await.expect("a key");
+        store
+            .create_key(record, audit("bench"))
+            .await
+            .expect("a key");
     }
     let ids = Arc::new(ids);
     let done = Arc::new(AtomicU64::new(0));
@@ -119,7 +126,10 @@ async fn start_with_keys(keys: usize) {
     let store = EmbeddedStore::open(&path, EmbeddedOptions::default()).expect("a store");
     let begin = Instant::now();
     for _ in 0..keys {
-        store.create_key(record(), audit()).await.expect("a key");
+        store
+            .create_key(key_record(Uuid::new_v4()), audit("bench"))
+            .await
+            .expect("a key");
     }
     let created = begin.elapsed() / u32::try_from(keys).expect("a number");
     store.close().await;
@@ -134,7 +144,7 @@ async fn start_with_keys(keys: usize) {
 
 /// One reserve and its settle; answers how long the reserve took.
 async fn request(store: &dyn Store, key: KeyId) -> Duration {
-    let ask = ask(key, 1);
+    let ask = ask(key);
     let id = ask.id;
     let begin = Instant::now();
     let reserved = store.reserve(ask).await.expect("an answer");
@@ -203,122 +213,32 @@ fn charged() -> Amounts {
     }
 }
 
-fn ask(key: KeyId, key_version: i64) -> Ask {
-    let limit = |limit| Limit {
-        limit,
+/// On a key with every limit there is, none of them near.
+fn ask(key: KeyId) -> Ask {
+    let limit = Limit {
+        limit: 1 << 50,
         period: Period::Monthly,
     };
-    Ask {
-        id: ReservationId(Uuid::new_v4()),
-        key_version,
-        group_version: None,
-        scopes: vec![ScopeClaim {
-            scope: Scope::Key(key),
-            quotas: Quotas {
-                requests: limit(1 << 50),
-                tokens: limit(1 << 50),
-                usd: limit(1 << 50),
-            },
-            rates: Rates {
-                requests_per_minute: 1 << 36,
-                tokens_per_minute: 1 << 36,
-                concurrency: 1 << 36,
-            },
-        }],
-        admission: Admission::Clamp,
-        requests: 1,
-        input_tokens: 100,
-        output_tokens: 1_000,
-        least_output_tokens: 1,
-        fixed_nano_usd: 1_000,
-        output_nano_per_million: 10_000_000,
-        rate_limited: true,
-        lease_ms: 900_000,
-        subject: Arc::new(Subject {
-            key,
-            request_id: String::from("req_0123456789abcdef01234567"),
-            method: String::from("POST"),
-            path: String::from("/v1/chat/completions"),
-            model: Some(String::from("gpt-5-mini")),
-            pool: Some(String::from("openai")),
-            end_user: None,
-            input_tokens: 100,
-        }),
-    }
+    let claim = ScopeClaim {
+        scope: Scope::Key(key),
+        quotas: Quotas {
+            requests: limit,
+            tokens: limit,
+            usd: limit,
+        },
+        rates: Rates {
+            requests_per_minute: 1 << 36,
+            tokens_per_minute: 1 << 36,
+            concurrency: 1 << 36,
+        },
+    };
+    records::ask(Uuid::new_v4(), key, vec![claim], 100, 1_000)
 }
 
 fn event(key: KeyId, id: ReservationId) -> UsageEvent {
     UsageEvent {
-        id: id.0,
-        api_key_id: key,
-        request_id: String::from("req_0123456789abcdef01234567"),
-        request_method: String::from("POST"),
-        request_path: String::from("/v1/chat/completions"),
-        request_size: 1_000,
-        response_status: 200,
-        response_size: 2_000,
-        response_time_ms: 1_000,
-        first_byte_ms: Some(200),
-        requests: 1,
-        prompt_tokens: 100,
-        completion_tokens: 800,
-        cached_tokens: 0,
-        cache_write_tokens: 0,
-        reasoning_tokens: 0,
-        total_tokens: 900,
-        model: Some(String::from("gpt-5-mini")),
-        pool: Some(String::from("openai")),
-        peer: Some(String::from("api.openai.com:443")),
-        is_error: false,
-        error_code: None,
-        error_message: None,
-        total_error_message: None,
-        total_cost_nano: 9_000,
-        estimated: false,
         end_user: None,
-        client_disconnected: false,
-        reason: None,
         metadata: None,
-        created_at: UnixMs::now(),
-    }
-}
-
-fn record() -> KeyRecord {
-    let id = Uuid::new_v4();
-    KeyRecord {
-        id: KeyId(id),
-        seq: 0,
-        version: 0,
-        name: String::from("bench"),
-        description: None,
-        hash: KeyHash::of(id.as_bytes()),
-        masked: String::from("sk-proxy_AbCd…wxyz"),
-        prefix: String::from("sk-proxy"),
-        previous: None,
-        owner: None,
-        group: None,
-        tier: String::from("unlimited"),
-        quotas: Quotas::default(),
-        allowed_ips: Vec::new(),
-        denied_ips: Vec::new(),
-        allowed_origins: Vec::new(),
-        allowed_models: Vec::new(),
-        metadata: serde_json::Value::Null,
-        active: true,
-        deleted: false,
-        expires_at: None,
-        created_at: UnixMs(0),
-        updated_at: UnixMs(0),
-    }
-}
-
-fn audit() -> AuditEntry {
-    AuditEntry {
-        at: UnixMs(0),
-        who: String::from("bench"),
-        what: String::from("create"),
-        subject: String::from("bench"),
-        before: None,
-        after: None,
+        ..records::event(id.0, key, UnixMs::now())
     }
 }

@@ -30,3 +30,7 @@ pub mod store;
 pub mod telemetry;
 pub mod time;
 pub mod upstream;
+
+// Records that tests in here and tests outside make alike name the crate by its name.
+#[cfg(test)]
+extern crate self as quota_proxy;

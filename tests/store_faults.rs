@@ -31,7 +31,7 @@ mod faults {
 
     async fn key(store: &EmbeddedStore) -> (KeyId, ScopeClaim) {
         let record = key_record(Uuid::new_v4());
-        let key = store.create_key(record, audit()).await.unwrap().id;
+        let key = store.create_key(record, audit("test")).await.unwrap().id;
         let tokens = Limit {
             limit: 1_000,
             period: Period::Total,
@@ -90,7 +90,9 @@ mod faults {
         let settled = store.settle(settlement(running, key, 70)).await.unwrap();
         assert!(matches!(settled, Settled::Applied { .. }));
         assert!(store.ping().await.is_err());
-        let change = store.create_key(key_record(Uuid::new_v4()), audit()).await;
+        let change = store
+            .create_key(key_record(Uuid::new_v4()), audit("test"))
+            .await;
         assert!(matches!(change, Err(StoreError::Unavailable(_))));
 
         visitor.execute_batch("ROLLBACK").unwrap();

@@ -100,7 +100,9 @@ mod kill {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("quota.db");
         let store = EmbeddedStore::open(&path, EmbeddedOptions::default()).unwrap();
-        let key = store.create_key(key_record(Uuid::new_v4()), audit()).await;
+        let key = store
+            .create_key(key_record(Uuid::new_v4()), audit("test"))
+            .await;
         let key = key.unwrap().id;
         store.close().await;
         let mut acknowledged = 0;

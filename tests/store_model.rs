@@ -56,7 +56,10 @@ mod model {
             let store = open(folder.path().join("quota.db"), &clock, policy);
             let keys = [KeyId(Uuid::new_v4()), KeyId(Uuid::new_v4())];
             for key in keys {
-                store.create_key(key_record(key.0), audit()).await.unwrap();
+                store
+                    .create_key(key_record(key.0), audit("test"))
+                    .await
+                    .unwrap();
             }
             let group = GroupRecord {
                 id: GroupId(Uuid::new_v4()),
@@ -68,7 +71,7 @@ mod model {
                 created_at: UnixMs(0),
                 updated_at: UnixMs(0),
             };
-            store.put_group(group.clone(), audit()).await.unwrap();
+            store.put_group(group.clone(), audit("test")).await.unwrap();
             let scopes = [
                 Scope::Key(keys[0]),
                 Scope::Key(keys[1]),
@@ -216,7 +219,7 @@ mod model {
             if let Some(was) = self.oracle.counters(scope).copied() {
                 self.oracle.reset_used(scope, &was);
             }
-            self.store.reset_used(scope, audit()).await.unwrap();
+            self.store.reset_used(scope, audit("test")).await.unwrap();
         }
 
         /// A new process: what was open is resolved by the policy, the rest is as it was.

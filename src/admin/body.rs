@@ -14,8 +14,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::failure::Failure;
-use super::usd;
 use crate::quota::amount::MAX_AMOUNT;
+use crate::quota::money::nano_of;
 
 /// Bytes of a body at most.
 pub const MAX_BODY: usize = 1024 * 1024;
@@ -187,7 +187,7 @@ impl Fields {
         let allowed = "USD from 0 to 9007199, at most 9 decimals (0 is unlimited)";
         self.take(name, allowed, |raw| {
             let text = raw.strip_prefix('"').and_then(|r| r.strip_suffix('"'));
-            usd::parse(text.unwrap_or(raw)).filter(|nano| *nano >= 0)
+            nano_of(text.unwrap_or(raw)).filter(|nano| *nano >= 0)
         })
     }
 

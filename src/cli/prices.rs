@@ -10,13 +10,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::config::decimal::{Decimal, shown};
 use crate::config::is_price_pattern;
+use crate::quota::money::{Decimal, NANO_PLACES, dollars};
 
 /// Nano-USD per million tokens from USD per token: 10^9 × 10^6.
 const PER_TOKEN_PLACES: i32 = 15;
-/// Nano-USD from USD.
-const NANO_PLACES: i32 = 9;
 /// A million USD, beyond which the configuration takes no price.
 const MAX_NANO: i64 = 1_000_000_000_000_000;
 
@@ -181,15 +179,14 @@ fn line(raw: &RawValue, rounded: &mut usize) -> Result<Option<String>, NoPrice> 
     if input.is_none() && output.is_none() && !per_request {
         return Ok(None);
     }
-    let usd = |nano: i64| shown(nano, NANO_PLACES.unsigned_abs() as usize);
     let mut fields = format!(
         "input: {}, output: {}",
-        usd(input.unwrap_or_default()),
-        usd(output.unwrap_or_default())
+        dollars(input.unwrap_or_default()),
+        dollars(output.unwrap_or_default())
     );
     for (name, price) in optional {
         if let Some(nano) = price {
-            let _ = write!(fields, ", {name}: {}", usd(nano));
+            let _ = write!(fields, ", {name}: {}", dollars(nano));
         }
     }
     if let Some(tokens) = context_window(&entry) {

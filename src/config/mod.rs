@@ -24,7 +24,6 @@ use crate::store::LostReservation;
 
 mod alerts;
 mod check;
-pub mod decimal;
 mod document;
 mod edge;
 mod env;

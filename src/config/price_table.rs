@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::Prices;
-use super::decimal::Decimal;
 use super::document;
 use super::load::read_file;
 use super::scalar::whole;
 use super::section::{Field, Report, Section};
 use crate::metering::price::Price;
+use crate::quota::money::nano_of;
 
 /// The table that holds where no file is named.
 pub const BUILT_IN: &str = include_str!("../../conf/prices.yaml");
@@ -124,11 +124,10 @@ fn price(mut section: Section<'_>) -> Price {
 
 /// USD as nano-USD, exactly.
 fn usd(text: &str) -> Result<i64, String> {
-    const NANO_PLACES: i32 = 9;
     // A million USD: beyond any price, and far from where sums overflow.
     const MAX_NANO: i64 = 1_000_000_000_000_000;
-    let nano = Decimal::parse(text).and_then(|number| number.scaled(NANO_PLACES));
-    nano.filter(|nano| (0..=MAX_NANO).contains(nano))
+    nano_of(text)
+        .filter(|nano| (0..=MAX_NANO).contains(nano))
         .ok_or_else(|| {
             String::from("expected USD such as 2.50, not negative, with at most 9 decimals")
         })

@@ -4,133 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::header;
-use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
-use pingora::{Error, ErrorSource, Result};
+use pingora::{Error, ErrorSource};
 
-use super::busy::Gathered;
-use super::{Ctx, Edge, body::Body, cut, headers, local, retry};
+use super::{Ctx, Edge, cut, retry};
 use crate::exchange::{Closed, End, Exchange, RefusedFacts};
 use crate::metering::Usage;
 use crate::quota::Settled;
 use crate::store::UsageEvent;
 use crate::telemetry::access_log::AccessLine;
-use crate::telemetry::event::{AttemptEnded, ExchangeEnded, Refused};
-use crate::telemetry::label::{Flag, UpstreamOutcome};
+use crate::telemetry::event::{ExchangeEnded, Refused};
+use crate::telemetry::label::Flag;
 use crate::time::UnixMs;
 
 impl Edge {
-    /// The head of the answer is about to leave: the exchange takes note, our headers go in.
-    pub(super) fn answer_begins(
-        &self,
-        session: &Session,
-        head: &mut ResponseHeader,
-        ctx: &mut Ctx,
-    ) -> Result<()> {
-        let Some(exchange) = ctx.exchange.as_mut() else {
-            return Ok(());
-        };
-        let strip = ctx.strip_usage_chunk && head.status.is_success();
-        let value = |name| {
-            head.headers
-                .get(name)
-                .and_then(|v: &http::HeaderValue| v.to_str().ok())
-                .unwrap_or_default()
-        };
-        let (kind, encoding) = (
-            value(header::CONTENT_TYPE).to_owned(),
-            value(header::CONTENT_ENCODING).to_owned(),
-        );
-        exchange.answered(head.status.as_u16(), &kind, &encoding, strip);
-        if strip && head.headers.contains_key(header::CONTENT_LENGTH) {
-            // The body will be shorter than the upstream said.
-            head.remove_header(&header::CONTENT_LENGTH);
-            if session.req_header().version == http::Version::HTTP_11 {
-                head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
-            }
-        }
-        if head.status == http::StatusCode::TOO_MANY_REQUESTS {
-            let chunked = session.req_header().version == http::Version::HTTP_11;
-            ctx.gathered = Some(Gathered::begin(head, chunked)?);
-        }
-        if let Some(peer) = exchange.peer() {
-            match head.status.as_u16() {
-                429 => {}
-                500.. => retry::book_failure(exchange),
-                _ => peer.health.succeeded(),
-            }
-            headers::scrub_answer(head, peer);
-        }
-        let origin = ctx
-            .facts
-            .as_ref()
-            .and_then(|facts| facts.caller.origin.as_deref());
-        for (name, value) in local::cors_headers(&self.desk.live.load().config.edge, origin) {
-            // An upstream's own `Vary` stays beside ours.
-            head.append_header(name, value)?;
-        }
-        headers::mark_answer(head, exchange)
-    }
-
-    /// Decides after a failed attempt whether there is another one.
-    pub(super) fn after_failure(
-        &self,
-        session: &mut Session,
-        mut e: Box<Error>,
-        ctx: &mut Ctx,
-        connection_was_pooled: bool,
-    ) -> Box<Error> {
-        let Some(exchange) = ctx.exchange.as_ref() else {
-            e.set_retry(false);
-            return e;
-        };
-        if *e.esource() == ErrorSource::Downstream
-            || exchange.status() != 0
-            || !can_replay(session, &ctx.body)
-            || cut::is_cut(&e)
-        {
-            e.set_retry(false);
-            return e;
-        }
-        e.retry.decide_reuse(connection_was_pooled);
-        let kind = retry::kind(&e);
-        if connection_was_pooled && retry::was_stale(&e, exchange.since_sent()) {
-            // The peer had closed an idle connection: it never saw this request whole.
-            ctx.same_peer_again = true;
-            e.set_retry(true);
-            return e;
-        }
-        retry::book_failure(exchange);
-        self.attempt_failed(exchange, &e);
-        let turned_away = retry::turned_us_away(&e);
-        e.set_retry(
-            exchange.may_try_another() && (turned_away || retry::wants_another(exchange, kind)),
-        );
-        e
-    }
-
-    pub(super) fn attempt_failed(&self, exchange: &Exchange, e: &Error) {
-        use crate::config::RetryOn;
-        let outcome = match retry::kind(e) {
-            _ if retry::turned_us_away(e) => UpstreamOutcome::Credential,
-            Some(RetryOn::Connect) => UpstreamOutcome::Connect,
-            Some(RetryOn::Timeout) => UpstreamOutcome::Timeout,
-            Some(RetryOn::TooManyRequests) => UpstreamOutcome::TooManyRequests,
-            Some(RetryOn::ServerError) => UpstreamOutcome::ServerError,
-            None => UpstreamOutcome::Broken,
-        };
-        let pool = exchange.route.pool.config.name.as_str();
-        let event = AttemptEnded {
-            pool,
-            peer: exchange.peer().map_or("", |peer| peer.name.as_str()),
-            request_id: &exchange.subject.request_id,
-            outcome,
-            detail: e.etype().as_str(),
-        };
-        event.emit(&self.metrics.pool(pool));
-    }
-
     /// Tells the client of a failure where that is still possible; answers the status written, or 0.
     pub(super) async fn answer_failure(
         &self,
@@ -315,21 +202,11 @@ impl Edge {
             path: facts.path.clone(),
             status,
             model: ctx.model.clone(),
-            pool: None,
-            peer: None,
-            attempts: 0,
-            prompt_tokens: 0,
-            completion_tokens: 0,
-            cached_tokens: 0,
-            cost_nano: 0,
             duration_ms: took_ms,
-            first_byte_ms: None,
             bytes_in: i64::try_from(session.body_bytes_read()).unwrap_or(i64::MAX),
             bytes_out: i64::try_from(session.body_bytes_sent()).unwrap_or(i64::MAX),
             code,
-            client_disconnected: false,
-            estimated: false,
-            reason: None,
+            ..AccessLine::default()
         };
         ExchangeEnded {
             took,
@@ -341,12 +218,6 @@ impl Edge {
         }
         .emit(&self.metrics, self.access_log.as_deref());
     }
-}
-
-/// Whether another attempt could send the same body: a streamed one is gone once it outgrew the
-/// replay buffer.
-pub(super) fn can_replay(session: &Session, body: &Body) -> bool {
-    matches!(body, Body::Held(_)) || !session.as_ref().retry_buffer_truncated()
 }
 
 fn usage_of(event: &UsageEvent) -> Usage {

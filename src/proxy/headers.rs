@@ -3,11 +3,14 @@
 use http::header::{self, HeaderName, HeaderValue};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::Session;
 
+use super::busy::Gathered;
 use super::facts::query_without_key;
-use super::reply::dollars;
+use super::{Ctx, Edge, local, retry};
 use crate::exchange::Exchange;
 use crate::metering::Dialect;
+use crate::quota::money::dollars;
 use crate::quota::{Resource, Standing};
 use crate::time::UnixMs;
 use crate::upstream::Peer;
@@ -40,6 +43,60 @@ const NOT_RETURNED: [&str; 3] = [
     "openai-organization",
     "anthropic-organization-id",
 ];
+
+impl Edge {
+    /// The head of the answer is about to leave: the exchange takes note, our headers go in.
+    pub(super) fn answer_begins(
+        &self,
+        session: &Session,
+        head: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let Some(exchange) = ctx.exchange.as_mut() else {
+            return Ok(());
+        };
+        let strip = ctx.strip_usage_chunk && head.status.is_success();
+        let text = |name| {
+            head.headers
+                .get(name)
+                .and_then(|v: &http::HeaderValue| v.to_str().ok())
+                .unwrap_or_default()
+        };
+        let (kind, encoding) = (
+            text(header::CONTENT_TYPE).to_owned(),
+            text(header::CONTENT_ENCODING).to_owned(),
+        );
+        exchange.answered(head.status.as_u16(), &kind, &encoding, strip);
+        if strip && head.headers.contains_key(header::CONTENT_LENGTH) {
+            // The body will be shorter than the upstream said.
+            head.remove_header(&header::CONTENT_LENGTH);
+            if session.req_header().version == http::Version::HTTP_11 {
+                head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+            }
+        }
+        if head.status == http::StatusCode::TOO_MANY_REQUESTS {
+            let chunked = session.req_header().version == http::Version::HTTP_11;
+            ctx.gathered = Some(Gathered::begin(head, chunked)?);
+        }
+        if let Some(peer) = exchange.peer() {
+            match head.status.as_u16() {
+                429 => {}
+                500.. => retry::book_failure(exchange),
+                _ => peer.health.succeeded(),
+            }
+            scrub_answer(head, peer);
+        }
+        let origin = ctx
+            .facts
+            .as_ref()
+            .and_then(|facts| facts.caller.origin.as_deref());
+        for (name, value) in local::cors_headers(&self.desk.live.load().config.edge, origin) {
+            // An upstream's own `Vary` stays beside ours.
+            head.append_header(name, value)?;
+        }
+        mark_answer(head, exchange)
+    }
+}
 
 /// Makes a caller's head into the one that the peer sees.
 pub fn to_upstream(

@@ -286,7 +286,7 @@ impl ProxyHttp for Edge {
         let Some(exchange) = ctx.exchange.as_ref() else {
             return Ok(());
         };
-        let can_replay = finish::can_replay(session, &ctx.body);
+        let can_replay = retry::can_replay(session, &ctx.body);
         retry::judge(exchange, upstream_response, can_replay)
     }
 

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use super::headers::Named;
 use crate::exchange::Refusal;
 use crate::metering::Dialect;
-use crate::quota::{LimitKind, NANO_PER_USD, Shortage};
+use crate::quota::money::dollars;
+use crate::quota::{LimitKind, Shortage};
 
 /// A `Retry-After` above this is not sent: SDKs would sleep through it (SPEC section 3, "Headers").
 const LONGEST_RETRY_MS: i64 = 60_000;
@@ -323,15 +324,6 @@ fn held_note(shortage: &Shortage, words: &str) -> String {
     format!(", {held}{words}")
 }
 
-/// Nano-USD as dollars, exactly, without trailing zeros.
-pub fn dollars(nano: i64) -> String {
-    let sign = if nano < 0 { "-" } else { "" };
-    let nano = nano.unsigned_abs();
-    let unit = NANO_PER_USD.unsigned_abs();
-    let text = format!("{sign}{}.{:09}", nano / unit, nano % unit);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
 fn limit_name(kind: LimitKind) -> &'static str {
     match kind {
         LimitKind::RequestsPerMinute => "requests per minute",
@@ -357,14 +349,6 @@ mod tests {
         assert_eq!(anthropic.body["type"], "error");
         assert_eq!(anthropic.body["error"]["type"], "authentication_error");
         assert_eq!(anthropic.body["request_id"], "r");
-    }
-
-    #[test]
-    fn dollars_are_exact() {
-        assert_eq!(dollars(1_500_000_000), "1.5");
-        assert_eq!(dollars(38), "0.000000038");
-        assert_eq!(dollars(-2_000_000_000), "-2");
-        assert_eq!(dollars(0), "0");
     }
 
     #[test]

@@ -3,11 +3,73 @@
 use std::time::Duration;
 
 use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
+use super::body::Body;
+use super::{Ctx, Edge, cut};
 use crate::config::RetryOn;
 use crate::exchange::{Exchange, Refusal};
+use crate::telemetry::event::AttemptEnded;
+use crate::telemetry::label::UpstreamOutcome;
 use crate::time::UnixMs;
+
+impl Edge {
+    /// Decides after a failed attempt whether there is another one.
+    pub(super) fn after_failure(
+        &self,
+        session: &mut Session,
+        mut e: Box<Error>,
+        ctx: &mut Ctx,
+        connection_was_pooled: bool,
+    ) -> Box<Error> {
+        let Some(exchange) = ctx.exchange.as_ref() else {
+            e.set_retry(false);
+            return e;
+        };
+        if *e.esource() == ErrorSource::Downstream
+            || exchange.status() != 0
+            || !can_replay(session, &ctx.body)
+            || cut::is_cut(&e)
+        {
+            e.set_retry(false);
+            return e;
+        }
+        e.retry.decide_reuse(connection_was_pooled);
+        let kind = kind(&e);
+        if connection_was_pooled && was_stale(&e, exchange.since_sent()) {
+            // The peer had closed an idle connection: it never saw this request whole.
+            ctx.same_peer_again = true;
+            e.set_retry(true);
+            return e;
+        }
+        book_failure(exchange);
+        self.attempt_failed(exchange, &e);
+        let turned_away = turned_us_away(&e);
+        e.set_retry(exchange.may_try_another() && (turned_away || wants_another(exchange, kind)));
+        e
+    }
+
+    pub(super) fn attempt_failed(&self, exchange: &Exchange, e: &Error) {
+        let outcome = match kind(e) {
+            _ if turned_us_away(e) => UpstreamOutcome::Credential,
+            Some(RetryOn::Connect) => UpstreamOutcome::Connect,
+            Some(RetryOn::Timeout) => UpstreamOutcome::Timeout,
+            Some(RetryOn::TooManyRequests) => UpstreamOutcome::TooManyRequests,
+            Some(RetryOn::ServerError) => UpstreamOutcome::ServerError,
+            None => UpstreamOutcome::Broken,
+        };
+        let pool = exchange.route.pool.config.name.as_str();
+        let event = AttemptEnded {
+            pool,
+            peer: exchange.peer().map_or("", |peer| peer.name.as_str()),
+            request_id: &exchange.subject.request_id,
+            outcome,
+            detail: e.etype().as_str(),
+        };
+        event.emit(&self.metrics.pool(pool));
+    }
+}
 
 /// The kind of a failed attempt, as the pool's `retry.on` names them.
 pub fn kind(error: &Error) -> Option<RetryOn> {
@@ -71,6 +133,12 @@ pub fn book_failure(exchange: &Exchange) {
 pub fn wants_another(exchange: &Exchange, kind: Option<RetryOn>) -> bool {
     kind.is_some_and(|kind| exchange.route.pool.config.retry_on.contains(&kind))
         && exchange.may_try_another()
+}
+
+/// Whether another attempt could send the same body: a streamed one is gone once it outgrew the
+/// replay buffer.
+pub fn can_replay(session: &Session, body: &Body) -> bool {
+    matches!(body, Body::Held(_)) || !session.as_ref().retry_buffer_truncated()
 }
 
 /// The answer goes on beyond `edge.request_timeout`.

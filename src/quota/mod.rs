@@ -15,6 +15,7 @@ pub mod counters;
 mod decide;
 pub mod ledger;
 pub mod limit;
+pub mod money;
 mod recent;
 pub mod reservation;
 mod resolve;

@@ -1,4 +1,5 @@
-//! What the store's tests have in common: records as short as a test wants them.
+//! What tests and benches of stores have in common: records with something in every field that a
+//! store must bring back.
 
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use quota_proxy::store::{AuditEntry, UsageEvent};
 use quota_proxy::time::UnixMs;
 use uuid::Uuid;
 
+/// A key without limits. A store that is given it makes its version 1.
 pub fn key_record(id: Uuid) -> KeyRecord {
     KeyRecord {
         id: KeyId(id),
@@ -21,13 +23,13 @@ pub fn key_record(id: Uuid) -> KeyRecord {
         previous: None,
         owner: None,
         group: None,
-        tier: String::from("unlimited"),
+        tier: String::from("basic"),
         quotas: Quotas::default(),
         allowed_ips: Vec::new(),
         denied_ips: Vec::new(),
         allowed_origins: Vec::new(),
         allowed_models: Vec::new(),
-        metadata: serde_json::Value::Null,
+        metadata: serde_json::json!({"team": "red"}),
         active: true,
         deleted: false,
         expires_at: None,
@@ -36,18 +38,18 @@ pub fn key_record(id: Uuid) -> KeyRecord {
     }
 }
 
-pub fn audit() -> AuditEntry {
+pub fn audit(what: &str) -> AuditEntry {
     AuditEntry {
-        at: UnixMs(0),
-        who: String::from("test"),
-        what: String::from("change"),
-        subject: String::new(),
+        at: UnixMs(1_795_229_099_123),
+        who: String::from("admin"),
+        what: what.to_owned(),
+        subject: String::from("a key"),
         before: None,
-        after: None,
+        after: Some(serde_json::json!({"name": "a key"})),
     }
 }
 
-/// 1 request, at 1 nano-USD an output token.
+/// 1 request, `input` + `output` tokens, at 1 nano-USD an output token, by version 1 of the key.
 pub fn ask(id: Uuid, key: KeyId, scopes: Vec<ScopeClaim>, input: i64, output: i64) -> Ask {
     Ask {
         id: ReservationId(id),
@@ -65,49 +67,50 @@ pub fn ask(id: Uuid, key: KeyId, scopes: Vec<ScopeClaim>, input: i64, output: i6
         lease_ms: 60_000,
         subject: Arc::new(Subject {
             key,
-            request_id: id.to_string(),
+            request_id: format!("req_{id}"),
             method: String::from("POST"),
             path: String::from("/v1/chat/completions"),
-            model: Some(String::from("m")),
-            pool: None,
+            model: Some(String::from("gpt-x")),
+            pool: Some(String::from("openai")),
             end_user: None,
             input_tokens: input,
         }),
     }
 }
 
+/// An answer of 3 + 4 tokens; what it is charged is the store's to fill in.
 pub fn event(id: Uuid, key: KeyId, created_at: UnixMs) -> UsageEvent {
     UsageEvent {
         id,
         api_key_id: key,
-        request_id: id.to_string(),
+        request_id: format!("req_{id}"),
         request_method: String::from("POST"),
         request_path: String::from("/v1/chat/completions"),
-        request_size: 0,
+        request_size: 100,
         response_status: 200,
-        response_size: 0,
-        response_time_ms: 0,
-        first_byte_ms: None,
+        response_size: 200,
+        response_time_ms: 30,
+        first_byte_ms: Some(10),
         requests: 0,
-        prompt_tokens: 0,
-        completion_tokens: 0,
-        cached_tokens: 0,
+        prompt_tokens: 3,
+        completion_tokens: 4,
+        cached_tokens: 1,
         cache_write_tokens: 0,
-        reasoning_tokens: 0,
+        reasoning_tokens: 2,
         total_tokens: 0,
-        model: Some(String::from("m")),
-        pool: None,
-        peer: None,
+        model: Some(String::from("gpt-x")),
+        pool: Some(String::from("openai")),
+        peer: Some(String::from("api.openai.com:443")),
         is_error: false,
         error_code: None,
         error_message: None,
         total_error_message: None,
         total_cost_nano: 0,
         estimated: false,
-        end_user: None,
+        end_user: Some(String::from("u1")),
         client_disconnected: false,
         reason: None,
-        metadata: None,
+        metadata: Some(serde_json::json!({"a": [1, 2]})),
         created_at,
     }
 }

@@ -51,7 +51,7 @@ async fn versions_guard_changes(h: Harness) {
     assert_eq!((second.version, second.name.as_str()), (2, "edited"));
     let stale = h.store.update_key(edited, audit("edit")).await;
     assert!(matches!(stale, Err(StoreError::Conflict(_))));
-    let nobody = key_record(Uuid::new_v4(), Quotas::default(), h.clock.now());
+    let nobody = key_record(Uuid::new_v4());
     let gone = h.store.update_key(nobody, audit("edit")).await;
     assert!(matches!(gone, Err(StoreError::NotFound)));
 }
@@ -60,7 +60,7 @@ async fn secrets_are_unique(h: Harness) {
     let first = h.key(Quotas::default()).await.record;
     let same_id = h.store.create_key((*first).clone(), audit("create")).await;
     assert!(matches!(same_id, Err(StoreError::Conflict(_))));
-    let mut same_secret = key_record(Uuid::new_v4(), Quotas::default(), h.clock.now());
+    let mut same_secret = key_record(Uuid::new_v4());
     same_secret.hash = first.hash;
     let refused = h
         .store

@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::embedded::{EmbeddedOptions, EmbeddedStore};
-use super::{AuditEntry, LostReservation, Settlement, Store, UsageEvent, UsageQuery};
+use super::{LostReservation, Settlement, Store, UsageEvent, UsageQuery};
 use crate::keys::{KeyHash, KeyId, KeyRecord};
 use crate::quota::{
     Admission, Amounts, Ask, Charge, Grant, GroupId, Limit, LimitKind, Period, Quotas, Rates,
-    ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing, Subject,
+    Reserved, Scope, ScopeClaim, Settled, Standing,
 };
 use crate::time::{Moment, UnixMs};
 
@@ -22,7 +22,11 @@ mod keys;
 mod leases;
 mod quota;
 mod rates;
+#[path = "../../../tests/support/records.rs"]
+mod records;
 mod usage;
+
+use records::{audit, event, key_record};
 
 /// Saturday, 2026-11-21T02:44:59.123Z.
 const BEGIN: i64 = 1_795_229_099_123;
@@ -110,7 +114,11 @@ impl Harness {
     }
 
     async fn key(&self, quotas: Quotas) -> Caller {
-        let record = key_record(Uuid::new_v4(), quotas, self.clock.now());
+        let record = KeyRecord {
+            quotas,
+            created_at: self.clock.now(),
+            ..key_record(Uuid::new_v4())
+        };
         let record = self.store.create_key(record, audit("create")).await;
         let record = record.unwrap();
         Caller {
@@ -142,12 +150,10 @@ impl Harness {
     }
 
     async fn settle(&self, ask: &Ask, charge: Charge) -> Settled {
-        let mut event = event(ask.subject.key, self.clock.now());
-        event.id = ask.id.0;
         let settlement = Settlement {
             id: ask.id,
             charge,
-            event,
+            event: event(ask.id.0, ask.subject.key, self.clock.now()),
         };
         self.store.settle(settlement).await.unwrap()
     }
@@ -182,30 +188,10 @@ struct Caller {
 impl Caller {
     /// Asks for 1 request, `input` + `output` tokens, at 1 nano-USD an output token.
     fn ask(&self, input: i64, output: i64) -> Ask {
+        let (key, scopes) = (self.record.id, self.claims.clone());
         Ask {
-            id: ReservationId(Uuid::new_v4()),
             key_version: self.record.version,
-            group_version: None,
-            scopes: self.claims.clone(),
-            admission: Admission::Clamp,
-            requests: 1,
-            input_tokens: input,
-            output_tokens: output,
-            least_output_tokens: 1,
-            fixed_nano_usd: 0,
-            output_nano_per_million: 1_000_000,
-            rate_limited: true,
-            lease_ms: 60_000,
-            subject: Arc::new(Subject {
-                key: self.record.id,
-                request_id: String::from("req_1"),
-                method: String::from("POST"),
-                path: String::from("/v1/chat/completions"),
-                model: Some(String::from("gpt-x")),
-                pool: Some(String::from("openai")),
-                end_user: None,
-                input_tokens: input,
-            }),
+            ..records::ask(Uuid::new_v4(), key, scopes, input, output)
         }
     }
 
@@ -230,88 +216,13 @@ fn tokens(limit: i64, period: Period) -> Quotas {
     }
 }
 
-fn key_record(id: Uuid, quotas: Quotas, now: UnixMs) -> KeyRecord {
-    KeyRecord {
-        id: KeyId(id),
-        seq: 0,
-        version: 0,
-        name: String::from("a key"),
-        description: None,
-        hash: KeyHash::of(id.as_bytes()),
-        masked: String::from("sk-proxy_AbCd…wxyz"),
-        prefix: String::from("sk-proxy"),
-        previous: None,
-        owner: None,
-        group: None,
-        tier: String::from("basic"),
-        quotas,
-        allowed_ips: Vec::new(),
-        denied_ips: Vec::new(),
-        allowed_origins: Vec::new(),
-        allowed_models: Vec::new(),
-        metadata: serde_json::json!({"team": "red"}),
-        active: true,
-        deleted: false,
-        expires_at: None,
-        created_at: now,
-        updated_at: now,
-    }
-}
-
-fn event(key: KeyId, now: UnixMs) -> UsageEvent {
-    UsageEvent {
-        id: Uuid::new_v4(),
-        api_key_id: key,
-        request_id: String::from("req_1"),
-        request_method: String::from("POST"),
-        request_path: String::from("/v1/chat/completions"),
-        request_size: 100,
-        response_status: 200,
-        response_size: 200,
-        response_time_ms: 30,
-        first_byte_ms: Some(10),
-        requests: 0,
-        prompt_tokens: 3,
-        completion_tokens: 4,
-        cached_tokens: 1,
-        cache_write_tokens: 0,
-        reasoning_tokens: 2,
-        total_tokens: 0,
-        model: Some(String::from("gpt-x")),
-        pool: Some(String::from("openai")),
-        peer: Some(String::from("api.openai.com:443")),
-        is_error: false,
-        error_code: None,
-        error_message: None,
-        total_error_message: None,
-        total_cost_nano: 0,
-        estimated: false,
-        end_user: Some(String::from("u1")),
-        client_disconnected: false,
-        reason: None,
-        metadata: Some(serde_json::json!({"a": [1, 2]})),
-        created_at: now,
-    }
-}
-
 fn refusal(key: KeyId, now: UnixMs) -> UsageEvent {
     UsageEvent {
         response_status: 429,
         is_error: true,
         error_code: Some(String::from("QUOTA_EXCEEDED")),
         model: None,
-        ..event(key, now)
-    }
-}
-
-fn audit(what: &str) -> AuditEntry {
-    AuditEntry {
-        at: UnixMs(BEGIN),
-        who: String::from("admin"),
-        what: what.to_owned(),
-        subject: String::from("a key"),
-        before: None,
-        after: Some(serde_json::json!({"name": "a key"})),
+        ..event(Uuid::new_v4(), key, now)
     }
 }
 

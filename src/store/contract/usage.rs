@@ -16,8 +16,7 @@ async fn an_event_is_read_back_as_it_was_booked(h: Harness) {
     let caller = h.key(Quotas::default()).await;
     let ask = caller.ask(3, 4);
     h.granted(&ask).await;
-    let mut booked = event(caller.record.id, h.clock.now());
-    booked.id = ask.id.0;
+    let mut booked = event(ask.id.0, caller.record.id, h.clock.now());
     let settlement = Settlement {
         id: ask.id,
         charge: used(7),

@@ -3,15 +3,21 @@
 use std::fmt;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo as _, RedisError};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _,
+    RedisError,
+};
 use tokio::time::timeout;
 
 use super::fault::text;
 use super::link::{LinkOptions, Topology};
 use super::pools::{PoolLimits, Pools};
+use super::sentinel::primary_by;
 use super::session::Hot;
 use crate::store::{StoreError, StoreResult};
 
@@ -27,6 +33,14 @@ const SEND_QUEUE: usize = 1_024;
 /// Bytes gathered for one write.
 const WRITE_BATCH: usize = 64 * 1_024;
 
+/// What a successful dial gives.
+pub(super) struct Dialed {
+    pub(super) hot: Hot,
+    pub(super) pools: Pools,
+    /// Where it leads, for people.
+    pub(super) server: String,
+}
+
 /// What to dial, read once from the options.
 pub(super) struct Dialer {
     place: Place,
@@ -37,9 +51,13 @@ pub(super) struct Dialer {
 
 enum Place {
     Node(ConnectionInfo),
+    Sentinels {
+        sentinels: Vec<ConnectionInfo>,
+        primary: String,
+    },
     Cluster {
         seeds: Vec<ConnectionInfo>,
-        client: ClusterClient,
+        client: Box<ClusterClient>,
     },
 }
 
@@ -65,11 +83,12 @@ impl Dialer {
         };
         let place = match options.topology {
             Topology::Standalone => Place::Node(first),
-            Topology::Sentinel => {
-                return Err(StoreError::Fault(String::from("sentinel: not yet")));
-            }
+            Topology::Sentinel => Place::Sentinels {
+                sentinels: infos,
+                primary: options.primary.clone(),
+            },
             Topology::Cluster => Place::Cluster {
-                client: cluster_client(infos.clone(), options.timeout).map_err(unusable)?,
+                client: Box::new(cluster_client(infos.clone(), options.timeout).map_err(unusable)?),
                 seeds: infos,
             },
         };
@@ -88,32 +107,75 @@ impl Dialer {
     }
 
     /// One attempt. The error is a text for people, without credentials.
-    pub(super) async fn dial(&self) -> Result<(Hot, Pools), String> {
+    pub(super) async fn dial(&self) -> Result<Dialed, String> {
         match &self.place {
             Place::Node(info) => self.dial_node(info).await,
+            Place::Sentinels { sentinels, primary } => self.dial_primary(sentinels, primary).await,
             Place::Cluster { seeds, client } => self.dial_cluster(seeds, client).await,
         }
     }
 
-    async fn dial_node(&self, info: &ConnectionInfo) -> Result<(Hot, Pools), String> {
+    async fn dial_node(&self, info: &ConnectionInfo) -> Result<Dialed, String> {
         let connection = connect(info).await?;
         let config = connection_config().set_response_timeout(Some(self.background_timeout));
         let pools = Pools::of_node(info.clone(), config, self.pool_limits())?;
-        Ok((Hot::Node(connection), pools))
+        Ok(Dialed {
+            hot: Hot::Node(connection),
+            pools,
+            server: info.addr().to_string(),
+        })
+    }
+
+    /// Asks all sentinels at once. One may still name the primary of yesterday: the first server
+    /// named that is a primary is taken.
+    async fn dial_primary(
+        &self,
+        sentinels: &[ConnectionInfo],
+        primary: &str,
+    ) -> Result<Dialed, String> {
+        let mut answers: FuturesUnordered<_> = sentinels
+            .iter()
+            .map(|sentinel| primary_by(sentinel.clone(), primary, DIAL_TIMEOUT))
+            .collect();
+        let mut tried: Vec<ConnectionAddr> = Vec::new();
+        let mut why = String::from("no sentinel is named");
+        while let Some(answer) = answers.next().await {
+            let server = match answer {
+                Ok(server) if tried.contains(server.addr()) => continue,
+                Ok(server) => server,
+                Err(error) => {
+                    // What a named server says tells more than a sentinel that is away.
+                    if tried.is_empty() {
+                        why = error;
+                    }
+                    continue;
+                }
+            };
+            match self.dial_node(&server).await {
+                Ok(dialed) => return Ok(dialed),
+                Err(error) => why = error,
+            }
+            tried.push(server.addr().clone());
+        }
+        Err(why)
     }
 
     async fn dial_cluster(
         &self,
         seeds: &[ConnectionInfo],
         client: &ClusterClient,
-    ) -> Result<(Hot, Pools), String> {
+    ) -> Result<Dialed, String> {
         // The seeds one after another, then the nodes they name: an attempt for each.
         let connection = timeout(4 * DIAL_TIMEOUT, client.get_async_connection())
             .await
             .map_err(|_| String::from("the cluster did not answer in time"))?
             .map_err(|error| text(&error))?;
         let pools = Pools::of_cluster(seeds.to_vec(), self.pool_limits())?;
-        Ok((Hot::Cluster(connection), pools))
+        Ok(Dialed {
+            hot: Hot::Cluster(connection),
+            pools,
+            server: String::from("the cluster"),
+        })
     }
 
     fn pool_limits(&self) -> PoolLimits {

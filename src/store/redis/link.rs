@@ -10,19 +10,20 @@
 //!   └ then: calls fail at once
 //! ```
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{Cmd, ToRedisArgs, Value};
+use redis::{Cmd, FromRedisValue as _, ToRedisArgs, Value};
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::dial::Dialer;
 use super::fault::{Trouble, away};
-use super::pools::Pools;
-use super::session::{Board, Hot, report};
+use super::inspect::{Finding, findings, save_of};
+use super::session::{Board, Hot, Session, report};
 use crate::store::{StoreError, StoreResult};
 
 /// Background work may take so many times as long as a step, and at least [`BACKGROUND_LEAST`].
@@ -184,9 +185,7 @@ impl Link {
     ) -> StoreResult<Result<Value, Trouble>> {
         let mut session = self.board.session(deadline).await?;
         let Ok(answer) = timeout_at(deadline, session.hot.send(command)).await else {
-            self.board.suspect();
-            let wait = self.timeout.as_millis();
-            return Err(away(&format!("no answer within {wait} ms")));
+            return Err(self.late());
         };
         let trouble = match answer {
             Ok(value) => return Ok(Ok(value)),
@@ -233,12 +232,13 @@ impl Link {
     /// # Errors
     /// As [`Link::run`].
     pub(super) async fn ask_all(&self, commands: Vec<Cmd>) -> StoreResult<Vec<Value>> {
-        let answers = self.in_background(|pools| async move { pools.all(commands).await });
+        let answers =
+            self.in_background(|session| async move { session.pools.all(commands).await });
         Ok(answers.await??)
     }
 
     async fn on_pool(&self, command: Cmd) -> StoreResult<Result<Value, Trouble>> {
-        self.in_background(|pools| async move { pools.one(&command).await })
+        self.in_background(|session| async move { session.pools.one(&command).await })
             .await
     }
 
@@ -246,7 +246,7 @@ impl Link {
     /// background deadline.
     async fn in_background<T, F>(
         &self,
-        work: impl FnOnce(Pools) -> F,
+        work: impl FnOnce(Session) -> F,
     ) -> StoreResult<Result<T, Trouble>>
     where
         T: Send + 'static,
@@ -257,7 +257,7 @@ impl Link {
         let Some(runtime) = &self.runtime else {
             return Err(away("the link is closed"));
         };
-        let task = runtime.spawn(timeout_at(deadline, work(session.pools)));
+        let task = runtime.spawn(timeout_at(deadline, work(session)));
         match task.await {
             Ok(Ok(answer)) => {
                 if let Err(Trouble::Broken(_)) = &answer {
@@ -280,8 +280,49 @@ impl Link {
     /// `Unavailable` where it does not.
     pub(super) async fn ping(&self) -> StoreResult<()> {
         let deadline = Instant::now() + self.timeout;
-        self.attempt(&redis::cmd("PING"), deadline).await??;
-        Ok(())
+        let mut session = self.board.session(deadline).await?;
+        match timeout_at(deadline, session.hot.ping()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(trouble)) => {
+                report(&self.board, &session, &trouble);
+                Err(trouble.into())
+            }
+            Err(_) => Err(self.late()),
+        }
+    }
+
+    /// What is wrong with the server, or with each primary of the cluster, for a warning at start.
+    ///
+    /// # Errors
+    /// `Unavailable` where it cannot be asked.
+    pub(super) async fn inspect(&self) -> StoreResult<Vec<Finding>> {
+        let answers = self.in_background(|session| async move {
+            let (pools, server) = (&session.pools, &session.server);
+            let infos = pools.of_primaries(server, redis::cmd("INFO")).await?;
+            let mut save = redis::cmd("CONFIG");
+            save.arg("GET").arg("save");
+            let mut saves: HashMap<_, _> = pools
+                .of_primaries(server, save)
+                .await?
+                .into_iter()
+                .collect();
+            let mut found = Vec::new();
+            for (server, info) in infos {
+                let info = info.and_then(|info| String::from_redis_value(info).ok());
+                let save = save_of(saves.remove(&server).flatten());
+                let info = info.unwrap_or_default();
+                found.extend(findings(&server, &info, save.as_deref()));
+            }
+            Ok(found)
+        });
+        Ok(answers.await??)
+    }
+
+    /// The step may be carried out yet; the connection may be half open.
+    fn late(&self) -> StoreError {
+        self.board.suspect();
+        let wait = self.timeout.as_millis();
+        away(&format!("no answer within {wait} ms"))
     }
 
     /// Whether there is a connection, as last known.

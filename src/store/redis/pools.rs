@@ -6,7 +6,8 @@ use deadpool_redis::cluster::Pool as ClusterPool;
 use deadpool_redis::{Pool, PoolConfig, PoolError, Runtime, Timeouts};
 use futures_util::{StreamExt as _, stream};
 use redis::aio::ConnectionLike;
-use redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, Value};
+use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
+use redis::{AsyncConnectionConfig, Cmd, ConnectionInfo, FromRedisValue as _, Value};
 
 use super::fault::{Trouble, text};
 
@@ -105,6 +106,42 @@ impl Pools {
                 answers.into_iter().collect()
             }
         }
+    }
+
+    /// The command's answer from every primary, by its address; `server` is the address where there is
+    /// one. What a server refuses has no answer.
+    pub(super) async fn of_primaries(
+        &self,
+        server: &str,
+        command: Cmd,
+    ) -> Result<Vec<(String, Option<Value>)>, Trouble> {
+        let mut connection = match self {
+            Pools::Node(_) => {
+                let answer = match self.one(&command).await {
+                    Ok(answer) => Some(answer),
+                    Err(Trouble::Fault(_)) => None,
+                    Err(trouble) => return Err(trouble),
+                };
+                return Ok(vec![(server.to_owned(), answer)]);
+            }
+            Pools::Cluster(pool) => pool.get().await.map_err(of_pool)?,
+        };
+        let everywhere = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+        let answers = connection
+            .route_command(command, everywhere)
+            .await
+            .map_err(|error| Trouble::of(&error))?;
+        let Value::Map(answers) = answers else {
+            return Err(Trouble::Fault(String::from("no answer for each node")));
+        };
+        answers
+            .into_iter()
+            .map(|(address, answer)| {
+                let address = String::from_redis_value(address)
+                    .map_err(|_| Trouble::Fault(String::from("a node without an address")))?;
+                Ok((address, answer.extract_error().ok()))
+            })
+            .collect()
     }
 
     pub(super) fn close(&self) {

@@ -7,11 +7,11 @@ use log::{info, warn};
 use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
-use redis::{Cmd, RedisResult, Value};
+use redis::{Cmd, FromRedisValue as _, RedisResult, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::dial::Dialer;
+use super::dial::{Dialed, Dialer};
 use super::fault::{Trouble, away, text};
 use super::pools::Pools;
 use crate::store::{StoreError, StoreResult};
@@ -50,11 +50,31 @@ impl Hot {
         answer.and_then(Value::extract_error)
     }
 
+    /// Whether steps can be taken now; on a cluster, whether its nodes say so.
+    pub(super) async fn ping(&mut self) -> Result<(), Trouble> {
+        let answer = match self {
+            Hot::Node(_) => self.send(&redis::cmd("PING")).await,
+            Hot::Cluster(connection) => {
+                ask_any(connection, redis::cmd("CLUSTER").arg("INFO")).await
+            }
+        };
+        let answer = answer.map_err(|error| Trouble::of(&error))?;
+        let is_cluster = matches!(self, Hot::Cluster(_));
+        match String::from_redis_value(answer) {
+            Ok(info) if is_cluster && !info.contains("cluster_state:ok") => Err(Trouble::Refused(
+                String::from("the cluster is down, some of its slots are not served"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the server answers; on a cluster, whether any of its nodes does.
     async fn probe(&mut self, wait: Duration) -> Result<(), String> {
         let answer = match self {
             Hot::Node(_) => timeout(wait, self.send(&redis::cmd("PING"))).await,
-            Hot::Cluster(connection) => timeout(wait, ping_any(connection)).await,
+            Hot::Cluster(connection) => {
+                timeout(wait, ask_any(connection, &redis::cmd("PING"))).await
+            }
         };
         match answer {
             Ok(Ok(_)) => Ok(()),
@@ -68,13 +88,13 @@ impl Hot {
 }
 
 /// Three nodes by chance: one that hangs must not condemn the others.
-async fn ping_any(connection: &ClusterConnection) -> RedisResult<Value> {
-    let ping = || {
+async fn ask_any(connection: &ClusterConnection, command: &Cmd) -> RedisResult<Value> {
+    let ask = || {
         let mut connection = connection.clone();
         let route = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
-        Box::pin(async move { connection.route_command(redis::cmd("PING"), route).await })
+        Box::pin(async move { connection.route_command(command.clone(), route).await })
     };
-    let (answer, _) = futures_util::future::select_ok([ping(), ping(), ping()]).await?;
+    let (answer, _) = futures_util::future::select_ok([ask(), ask(), ask()]).await?;
     answer.extract_error()
 }
 
@@ -85,6 +105,8 @@ pub(super) struct Session {
     pub(super) generation: u64,
     pub(super) hot: Hot,
     pub(super) pools: Pools,
+    /// Where it leads, for people.
+    pub(super) server: Arc<str>,
 }
 
 struct State {
@@ -191,7 +213,7 @@ impl Board {
         }
     }
 
-    fn publish(&self, hot: Hot, pools: Pools) {
+    fn publish(&self, dialed: Dialed) {
         let mut absent = None;
         self.state.send_modify(|state| {
             if state.closed {
@@ -203,8 +225,9 @@ impl Board {
             let generation = state.dials;
             state.session = Some(Session {
                 generation,
-                hot,
-                pools,
+                hot: dialed.hot,
+                pools: dialed.pools,
+                server: Arc::from(dialed.server),
             });
         });
         if let Some(absent) = absent {
@@ -233,9 +256,9 @@ impl Board {
         let mut pauses = 0;
         while !self.is_closed() {
             match dialer.dial().await {
-                Ok((hot, pools)) => {
+                Ok(dialed) => {
                     let since = Instant::now();
-                    self.publish(hot, pools);
+                    self.publish(dialed);
                     self.watch_over(dialer.probe_wait()).await;
                     if since.elapsed() >= SETTLED {
                         pauses = 0;

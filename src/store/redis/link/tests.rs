@@ -9,7 +9,9 @@ use crate::store::{StoreError, StoreResult};
 
 use server::Server;
 
+mod fleet;
 mod server;
+mod tls;
 
 const TIMEOUT: Duration = Duration::from_millis(250);
 
@@ -20,6 +22,14 @@ fn options(url: &str) -> LinkOptions {
         primary: String::from("mymaster"),
         pool_size: 2,
         timeout: TIMEOUT,
+    }
+}
+
+/// For what must not depend on the speed of the machine.
+fn patient(url: &str) -> LinkOptions {
+    LinkOptions {
+        timeout: Duration::from_secs(10),
+        ..options(url)
     }
 }
 
@@ -38,6 +48,22 @@ async fn is_away(link: &Link) -> bool {
 async fn count(link: &Link, script: &Script) -> StoreResult<Value> {
     link.run(script, &["{t}n"], &["1"]).await
 }
+
+async fn command(server: &Server, words: &[&str]) -> Value {
+    tell(server, words).await.unwrap()
+}
+
+/// As [`command`], where the server may refuse.
+async fn tell(server: &Server, words: &[&str]) -> redis::RedisResult<Value> {
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    command.query_async(&mut connection).await
+}
+
+/// Wide: what a slow machine may add to a deadline.
+const SLACK: Duration = Duration::from_secs(2);
 
 fn counter() -> Script {
     Script::new("return redis.call('INCRBY', KEYS[1], ARGV[1])")
@@ -82,4 +108,240 @@ async fn a_killed_server_is_back_soon_after_its_return() {
         "{:?}",
         back.elapsed()
     );
+}
+
+#[tokio::test]
+async fn a_frozen_server_costs_one_deadline_and_then_nothing() {
+    let server = Server::start().await;
+    let link = Link::start(&options(&server.url())).unwrap();
+    let script = counter();
+    count(&link, &script).await.unwrap();
+    server.signal("STOP");
+    let asked = Instant::now();
+    let refused = count(&link, &script).await;
+    assert!(
+        matches!(refused, Err(StoreError::Unavailable(_))),
+        "{refused:?}"
+    );
+    assert!(asked.elapsed() >= TIMEOUT && asked.elapsed() < TIMEOUT + SLACK);
+    eventually("calls fail at once", Duration::from_secs(10), async || {
+        let asked = Instant::now();
+        assert!(is_away(&link).await);
+        asked.elapsed() < TIMEOUT / 10
+    })
+    .await;
+    assert!(!link.is_up());
+    server.signal("CONT");
+    let back = Instant::now();
+    eventually("it serves", Duration::from_secs(10), async || {
+        count(&link, &script).await.is_ok()
+    })
+    .await;
+    assert!(
+        back.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        back.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_primary_that_became_a_replica_is_dropped() {
+    let (server, other) = (Server::start().await, Server::start().await);
+    let link = Link::start(&options(&server.url())).unwrap();
+    let script = counter();
+    count(&link, &script).await.unwrap();
+    let port = other.port.to_string();
+    command(&server, &["REPLICAOF", "127.0.0.1", &port]).await;
+    let refused = count(&link, &script).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("READONLY") || refused.contains("replica"),
+        "{refused}"
+    );
+    eventually("it is known", SLACK, async || !link.is_up()).await;
+    command(&server, &["REPLICAOF", "NO", "ONE"]).await;
+    eventually("it serves", Duration::from_secs(10), async || {
+        count(&link, &script).await.is_ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn concurrent_steps_share_one_connection() {
+    let server = Server::start().await;
+    let link = Link::start(&patient(&server.url())).unwrap();
+    let script = counter();
+    let steps = (0..600).map(|_| count(&link, &script));
+    let mut answers: Vec<i64> = futures_util::future::join_all(steps)
+        .await
+        .into_iter()
+        .map(|answer| redis::from_redis_value(answer.unwrap()).unwrap())
+        .collect();
+    answers.sort_unstable();
+    assert_eq!(answers, (1..=600).collect::<Vec<i64>>());
+    let stats = link.ask(redis::cmd("INFO").arg("stats").to_owned()).await;
+    let stats: String = redis::from_redis_value(stats.unwrap()).unwrap();
+    // The shared one, that of the pool, and the fixture's look whether the server listens.
+    let connections = field(&stats, "total_connections_received");
+    assert!(connections <= 3, "{connections}");
+}
+
+fn field(info: &str, name: &str) -> u64 {
+    let line = info.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap()[1..].trim().parse().unwrap()
+}
+
+#[test]
+fn a_runtime_that_ends_in_the_middle_takes_no_connection_along() {
+    let here = tokio::runtime::Runtime::new().unwrap();
+    let server = here.block_on(Server::start());
+    let link = std::sync::Arc::new(Link::start(&patient(&server.url())).unwrap());
+    let script = std::sync::Arc::new(counter());
+    for round in 0..20 {
+        let other = tokio::runtime::Runtime::new().unwrap();
+        for _ in 0..50 {
+            let (link, script) = (link.clone(), script.clone());
+            other.spawn(async move {
+                loop {
+                    count(&link, &script).await.unwrap();
+                    link.ask(redis::cmd("PING")).await.unwrap();
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_millis((7 * round) % 10));
+        other.shutdown_background();
+        here.block_on(count(&link, &script)).unwrap();
+    }
+    assert!(link.is_up());
+}
+
+#[tokio::test]
+async fn without_a_server_calls_fail_at_once_and_nothing_waits() {
+    let url = format!("redis://127.0.0.1:{}", server::free_port());
+    let link = Link::start(&options(&url)).unwrap();
+    eventually(
+        "the first second is over",
+        Duration::from_secs(10),
+        async || {
+            let asked = Instant::now();
+            assert!(is_away(&link).await);
+            asked.elapsed() < TIMEOUT / 10
+        },
+    )
+    .await;
+    assert!(link.ask(redis::cmd("PING")).await.is_err());
+    let told = link.inspect().await.unwrap_err().to_string();
+    assert!(
+        told.contains("127.0.0.1") && told.contains("refused"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn a_password_is_in_no_error() {
+    let server = Server::with(&["--requirepass", "right-secret"]).await;
+    // A server that knows no AUTH, and quotes what it was sent.
+    let quoting = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let quoting_port = quoting.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        while let Ok((mut stream, _)) = quoting.accept().await {
+            let mut sent = [0; 1_024];
+            while let Ok(length @ 1..) = stream.read(&mut sent).await {
+                let commands = sent[..length].iter().filter(|&&byte| byte == b'*').count();
+                let answer =
+                    "-ERR unknown command 'AUTH', with args beginning with: 'wrong-secret'\r\n";
+                let answers = answer.repeat(commands);
+                if stream.write_all(answers.as_bytes()).await.is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    for (port, user) in [
+        (server.port, ""),
+        (server.port, "nobody"),
+        (quoting_port, ""),
+    ] {
+        let url = format!("redis://{user}:wrong-secret@127.0.0.1:{port}");
+        let options = options(&url);
+        let link = Link::start(&options).unwrap();
+        eventually("the reason is known", SLACK, async || {
+            let told = link.ping().await.unwrap_err().to_string();
+            assert!(!told.contains("secret"), "{told}");
+            told.contains("refused") || told.contains("unknown command")
+        })
+        .await;
+        let shown = format!("{link:?} {options:?}");
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+    let unusable = Link::start(&options("redis://:wrong-secret@127.0.0.1:x/")).unwrap_err();
+    assert!(!unusable.to_string().contains("secret"), "{unusable}");
+    let url = format!("redis://:right-secret@127.0.0.1:{}", server.port);
+    Link::start(&options(&url)).unwrap().ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn background_commands_keep_their_order_and_are_refused_together() {
+    let server = Server::start().await;
+    let link = Link::start(&options(&server.url())).unwrap();
+    let echo = |n: i64| redis::cmd("ECHO").arg(n).to_owned();
+    let answers = link.ask_all((0..300).map(echo).collect()).await.unwrap();
+    let answers: Vec<i64> = answers
+        .into_iter()
+        .map(|answer| redis::from_redis_value(answer).unwrap())
+        .collect();
+    assert_eq!(answers, (0..300).collect::<Vec<i64>>());
+    let refused = link.ask_all(vec![echo(1), redis::cmd("NONSENSE")]).await;
+    assert!(matches!(refused, Err(StoreError::Fault(_))), "{refused:?}");
+    assert_eq!(link.ask_all(Vec::new()).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_server_is_found() {
+    let server = Server::with(&["--maxmemory-policy", "allkeys-lru"]).await;
+    let link = Link::start(&options(&server.url())).unwrap();
+    let found = link.inspect().await.unwrap();
+    let said: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), 2, "{said:?}");
+    assert!(said[0].contains("allkeys-lru") && said[1].contains("nothing on disk"));
+    command(
+        &server,
+        &["CONFIG", "SET", "maxmemory-policy", "noeviction"],
+    )
+    .await;
+    command(&server, &["CONFIG", "SET", "appendonly", "yes"]).await;
+    assert_eq!(link.inspect().await.unwrap(), []);
+    // One who may not read the configuration is told what INFO says.
+    command(&server, &["CONFIG", "SET", "appendonly", "no"]).await;
+    command(
+        &server,
+        &[
+            "ACL", "SETUSER", "edge", "on", ">pw", "~*", "+@all", "-config", "-role",
+        ],
+    )
+    .await;
+    let url = format!("redis://edge:pw@127.0.0.1:{}", server.port);
+    let found = Link::start(&options(&url))
+        .unwrap()
+        .inspect()
+        .await
+        .unwrap();
+    assert!(
+        found[0].to_string().contains("CONFIG GET is refused"),
+        "{found:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_closed_link_refuses() {
+    let server = Server::start().await;
+    let link = Link::start(&options(&server.url())).unwrap();
+    link.ping().await.unwrap();
+    link.close();
+    for refused in [
+        link.ping().await,
+        link.ask(redis::cmd("PING")).await.map(|_| ()),
+    ] {
+        assert!(refused.unwrap_err().to_string().contains("closed"));
+    }
 }

@@ -29,6 +29,38 @@ impl Server {
         server
     }
 
+    /// A node that believes another dead after this time of silence.
+    pub(super) async fn cluster_node(silence: &str) -> Self {
+        Self::with(&[
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            silence,
+        ])
+        .await
+    }
+
+    /// A sentinel with these lines of configuration.
+    pub(super) async fn sentinel(lines: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("sentinel.conf");
+        std::fs::write(&file, lines).unwrap();
+        let port = free_port();
+        let mut command = Command::new("redis-server");
+        command
+            .arg(file)
+            .args(["--sentinel", "--port", &port.to_string()]);
+        let process = Some(spawn(&mut command));
+        let server = Server {
+            port,
+            folder,
+            settings: Vec::new(),
+            process,
+        };
+        server.until_it_listens().await;
+        server
+    }
+
     pub(super) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
@@ -36,16 +68,14 @@ impl Server {
     /// On the same port, with the same data.
     pub(super) async fn start_again(&mut self) {
         assert!(self.process.is_none());
-        let child = Command::new("redis-server")
+        let mut command = Command::new("redis-server");
+        command
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no", "--dir"])
+            .args(["--save", "", "--appendonly", "no"])
+            .args(["--repl-diskless-sync-delay", "0", "--dir"])
             .arg(self.folder.path())
-            .args(&self.settings)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("redis-server must be installed");
-        self.process = Some(child);
+            .args(&self.settings);
+        self.process = Some(spawn(&mut command));
         self.until_it_listens().await;
     }
 
@@ -78,6 +108,14 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn spawn(command: &mut Command) -> Child {
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("redis-server must be installed")
 }
 
 /// Bound and released: another process may take it in between, but hardly ever does.

@@ -1,4 +1,24 @@
-//! Decimal text to integers, exactly: money never passes through a float.
+//! Money as text: USD with decimals to integer nano-USD and back, exactly, never through a float.
+
+use super::amount::{MAX_AMOUNT, NANO_PER_USD};
+
+/// Decimals between USD and nano-USD.
+pub const NANO_PLACES: i32 = 9;
+
+/// USD such as `12`, `0.05` or `1e-3` in nano-USD. `None` where it is no number, is finer than a
+/// nano-USD, or beyond what the books take.
+pub fn nano_of(usd: &str) -> Option<i64> {
+    let nano = Decimal::parse(usd)?.scaled(NANO_PLACES)?;
+    (-MAX_AMOUNT..=MAX_AMOUNT).contains(&nano).then_some(nano)
+}
+
+/// Nano-USD as USD, without idle zeros: `1.5`.
+pub fn dollars(nano: i64) -> String {
+    let sign = if nano < 0 { "-" } else { "" };
+    let (nano, unit) = (nano.unsigned_abs(), NANO_PER_USD.unsigned_abs());
+    let text = format!("{sign}{}.{:09}", nano / unit, nano % unit);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
 
 /// A decimal number: `digits × 10^exponent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,7 +28,7 @@ pub struct Decimal {
 }
 
 impl Decimal {
-    /// Reads `2.50`, `-1`, `3e-06`, `.5`. `None` for anything else, and beyond 30 digits.
+    /// Reads `2.50`, `-1`, `3e-06`, `.5`. `None` for anything else, and beyond 30 digits that count.
     pub fn parse(text: &str) -> Option<Self> {
         const MAX_DIGITS: usize = 30;
         const MAX_EXPONENT: i32 = 60;
@@ -21,9 +41,20 @@ impl Decimal {
             None => (1, number.strip_prefix('+').unwrap_or(number)),
         };
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let all_digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+        if (whole.len() + fraction.len() == 0) || !all_digits(whole) || !all_digits(fraction) {
+            return None;
+        }
+        let fraction = fraction.trim_end_matches('0');
         let all = format!("{whole}{fraction}");
-        let is_number = !all.is_empty() && all.bytes().all(|b| b.is_ascii_digit());
-        if !is_number || all.len() > MAX_DIGITS || exponent.abs() > MAX_EXPONENT {
+        let all = all.trim_start_matches('0');
+        if all.is_empty() {
+            return Some(Decimal {
+                digits: 0,
+                exponent: 0,
+            });
+        }
+        if all.len() > MAX_DIGITS || exponent.abs() > MAX_EXPONENT {
             return None;
         }
         Some(Decimal {
@@ -56,27 +87,11 @@ impl Decimal {
         let exponent = self.exponent + places;
         let power = exponent.unsigned_abs();
         if exponent >= 0 {
-            if self.digits == 0 {
-                return Some((0, 0, 1));
-            }
             let unit = 10_i128.checked_pow(power)?;
             return Some((self.digits.checked_mul(unit)?, 0, 1));
         }
         let unit = 10_i128.checked_pow(power.min(MAX_POWER))?;
         Some((self.digits / unit, self.digits % unit, unit))
-    }
-}
-
-/// An integer of 10^-`places` as decimal text without idle zeros: `(2_500_000_000, 9)` is `2.5`.
-pub fn shown(number: i64, places: usize) -> String {
-    let sign = if number < 0 { "-" } else { "" };
-    let digits = format!("{:0>width$}", number.unsigned_abs(), width = places + 1);
-    let (whole, fraction) = digits.split_at(digits.len() - places);
-    let fraction = fraction.trim_end_matches('0');
-    if fraction.is_empty() {
-        format!("{sign}{whole}")
-    } else {
-        format!("{sign}{whole}.{fraction}")
     }
 }
 
@@ -101,7 +116,8 @@ mod tests {
         assert_eq!(scaled("0e60", 9), Some(0));
         assert_eq!(scaled("1e40", 9), None, "beyond an i64");
         for wrong in [
-            "", ".", "-", "1,5", "1.2.3", "abc", "1e", "NaN", "inf", "$2", "1e999",
+            "", "+", "0x1", "--1", ".", "-", "1,5", "1.2.3", "abc", "1e", "NaN", "inf", "$2",
+            "1e999",
         ] {
             assert_eq!(Decimal::parse(wrong), None, "{wrong}");
         }
@@ -120,10 +136,43 @@ mod tests {
     }
 
     #[test]
+    fn usd_is_exact_and_within_the_books() {
+        let cases = [
+            ("0", Some(0)),
+            ("-0", Some(0)),
+            ("12", Some(12_000_000_000)),
+            ("1e-9", Some(1)),
+            ("10e-10", Some(1)),
+            ("0.0000000010", Some(1)),
+            ("0e99", Some(0)),
+            ("1e99", None),
+            ("1e-99", None),
+            ("9007199.254740992", Some(MAX_AMOUNT)),
+            ("9007199.254740993", None),
+            ("-9007199.254740993", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(nano_of(text), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn shows_what_it_read() {
         for text in ["2.5", "0.000000001", "15", "0", "-0.25"] {
-            let number = scaled(text, 9).unwrap();
-            assert_eq!(shown(number, 9), text);
+            assert_eq!(dollars(nano_of(text).unwrap()), text);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_shown_reads_back(nano in -MAX_AMOUNT..=MAX_AMOUNT) {
+            assert_eq!(nano_of(&dollars(nano)), Some(nano));
+        }
+
+        #[test]
+        fn no_text_panics(text in "[-+0-9.eE]{0,60}") {
+            nano_of(&text);
+            Decimal::parse(&text).and_then(|d| d.rounded(15));
         }
     }
 }

@@ -68,38 +68,70 @@ pub struct UsageEvent {
     pub id: Uuid,
     pub api_key_id: KeyId,
     pub request_id: String,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub request_method: String,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub request_path: String,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub request_size: i64,
     /// 0 where no answer was begun.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub response_status: u16,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub response_size: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub response_time_ms: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub first_byte_ms: Option<i64>,
     /// Requests charged to the request counter: 1, or 0 where it was void or refused.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub requests: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub prompt_tokens: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub completion_tokens: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub cached_tokens: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub cache_write_tokens: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub reasoning_tokens: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub total_tokens: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub model: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub pool: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub peer: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub is_error: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub error_code: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub error_message: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub total_error_message: Option<String>,
     /// Nano-USD.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub total_cost_nano: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub estimated: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub end_user: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub client_disconnected: bool,
     /// Why the figures are what they are, where that is not plain: `capped`, `lease_expired`, `late` …
+    #[serde(default, skip_serializing_if = "is_default")]
     pub reason: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub metadata: Option<Value>,
     pub created_at: UnixMs,
+}
+
+/// Left out where an event is written: most fields of most events say nothing.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// What to book for one reservation.

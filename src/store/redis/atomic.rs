@@ -29,6 +29,7 @@ macro_rules! step {
     (booking $own:literal) => {
         Script::new(concat!(
             include_str!("lua/prelude.lua"),
+            include_str!("lua/close.lua"),
             include_str!("lua/book.lua"),
             include_str!($own)
         ))
@@ -149,7 +150,7 @@ impl Steps {
             shard.all_events(),
             shard.sums(key, &day),
             shard.errors(key, &day),
-            shard.keys_of_day(&day),
+            shard.days(),
             shard.owed(),
         ];
         let group = home.group.map(Scope::Group);
@@ -194,7 +195,7 @@ impl Steps {
             shard.all_events(),
             shard.sums(key, &day),
             shard.errors(key, &day),
-            shard.keys_of_day(&day),
+            shard.days(),
         ];
         let mut figures = Packer::default();
         figures.put_all(event_figures(event)).put(i64::from(row));

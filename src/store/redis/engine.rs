@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{RedisStore, queries};
+use super::{RedisStore, queries, sums};
 use crate::keys::{KeyHash, KeyId, KeyRecord};
 use crate::quota::{
     Amounts, Ask, GroupId, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
@@ -144,7 +144,7 @@ impl Store for RedisStore {
         since_day: &str,
         until_day: &str,
     ) -> StoreResult<Vec<Rollup>> {
-        queries::rollups(&self.link, &self.directory, key, since_day, until_day).await
+        sums::rollups(&self.link, &self.directory, key, since_day, until_day).await
     }
 
     async fn error_counts(
@@ -153,7 +153,7 @@ impl Store for RedisStore {
         since_day: &str,
         until_day: &str,
     ) -> StoreResult<Vec<(String, i64)>> {
-        queries::error_counts(&self.link, &self.directory, key, since_day, until_day).await
+        sums::error_counts(&self.link, &self.directory, key, since_day, until_day).await
     }
 
     fn usual_output(&self, key: KeyId, model: &str) -> Option<i64> {

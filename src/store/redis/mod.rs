@@ -31,23 +31,33 @@ use crate::store::usage_log::FloodGuard;
 use crate::store::usual::UsualOutputs;
 use crate::time::{Clock, Moment, UnixMs};
 
+mod answers;
 mod atomic;
+mod audit;
+mod cache;
+mod changes;
 mod dial;
 mod directory;
 mod engine;
 mod fault;
+mod groups;
 mod inspect;
 mod journal;
 mod layout;
 mod link;
 mod names;
+mod newest;
 mod outage;
+mod owed;
 mod pools;
 mod queries;
+mod record_steps;
+mod records;
 mod sentinel;
 mod server_clock;
 mod session;
 mod steps;
+mod sums;
 
 pub use self::link::{LinkOptions, Topology};
 
@@ -123,10 +133,8 @@ impl RedisStore {
     pub fn start(options: RedisOptions) -> StoreResult<Arc<Self>> {
         let link = Arc::new(Link::start(&options.link)?);
         let journal = options.journal.as_deref().map(Journal::open).transpose()?;
-        let wall = options.clock.clone();
-        let wall = move || wall.as_ref().map_or_else(UnixMs::now, |clock| clock().wall);
         Ok(Arc::new(RedisStore {
-            directory: Directory::new(link.clone(), Arc::new(wall)),
+            directory: Directory::new(Arc::clone(&link), options.clock.clone()),
             link,
             steps: Steps::new(),
             server_clock: ServerClock::default(),

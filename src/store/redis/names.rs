@@ -26,6 +26,13 @@ pub(super) struct Home {
 }
 
 impl Home {
+    pub fn of(key: KeyId, group: Option<GroupId>) -> Home {
+        Home {
+            shard: Shard::home(key, group),
+            group,
+        }
+    }
+
     /// Of a key without a group.
     pub fn alone(key: KeyId) -> Home {
         Home {
@@ -42,6 +49,15 @@ pub(super) struct Shard(u8);
 impl Shard {
     pub fn all() -> impl Iterator<Item = Shard> {
         (0..SHARDS).map(Shard)
+    }
+
+    pub fn number(self) -> u8 {
+        self.0
+    }
+
+    /// The reverse of `number`; `None` where there is no such shard.
+    pub fn numbered(number: u8) -> Option<Shard> {
+        (number < SHARDS).then_some(Shard(number))
     }
 
     /// Of a key's record, and of its counters where it has no group.
@@ -112,27 +128,43 @@ impl Shard {
         format!("{}:{day}", self.name_of("err", key.0))
     }
 
-    /// Set: ids of the keys that have sums of this day.
-    pub fn keys_of_day(self, day: &str) -> String {
-        self.name(&format!("days:{day}"))
+    /// Sorted set, every score 0: day (10 characters) and key id of all sums of the shard.
+    pub fn days(self) -> String {
+        self.name("days")
     }
 
-    /// Hash: reservation id to what a moved key owes for it.
+    /// Hash: reservation id (and `l` where it settled late) to what a moved key owes for it.
     pub fn owed(self) -> String {
         self.name("owed")
     }
 
-    /// String: a key's record, as JSON.
+    /// String, for a day: what was owed for a reservation was paid here, that of its late settlement
+    /// by itself.
+    pub fn paid(self, id: ReservationId, late: bool) -> String {
+        self.name_of(if late { "paid-late" } else { "paid" }, id.0)
+    }
+
+    /// String: what is remembered of a key that was removed for good.
+    pub fn gone(self, id: KeyId) -> String {
+        self.name_of("gone", id.0)
+    }
+
+    /// Hash: key id to what is left to do of its last change.
+    pub fn changes(self) -> String {
+        self.name("changes")
+    }
+
+    /// String: a key's record (`records.rs`).
     pub fn key_record(self, id: KeyId) -> String {
         self.name_of("K", id.0)
     }
 
-    /// String: a group's record, as JSON.
+    /// String: a group's record (`records.rs`).
     pub fn group_record(self, id: GroupId) -> String {
         self.name_of("G", id.0)
     }
 
-    /// Sorted set: audit entries as JSON, by the server's clock in microseconds.
+    /// Sorted set: audit entries (`records.rs`), by the server's clock in microseconds.
     pub fn audit(self) -> String {
         self.name("audit")
     }

@@ -192,7 +192,7 @@ impl RedisStore {
 
     pub(super) async fn sweep_leases(&self) -> StoreResult<usize> {
         self.undo_given_up().await;
-        self.directory.pay_all().await?;
+        self.directory.catch_up().await?;
         let shards = stream::iter(Shard::all()).map(|shard| self.sweep_shard(shard));
         let swept: Vec<StoreResult<usize>> = shards.buffer_unordered(SIDE_BY_SIDE).collect().await;
         swept.into_iter().sum()

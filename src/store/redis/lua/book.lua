@@ -9,7 +9,7 @@ local function note_activity(c, requests, is_error, created)
 end
 
 -- `order` tells events of one millisecond apart; `row` is false where only the sums move.
-local function book(events, shard_events, sums_key, errors, keys_of_day, order, late, created, charged, prompt,
+local function book(events, shard_events, sums_key, errors, days, order, late, created, charged, prompt,
     completion, took, is_error, event, model, error_code, key_id, row)
   if row then
     local head = struct.pack('>i8i8i8i8i8', order, charged[1], charged[2], charged[3], late and 1 or 0)
@@ -21,7 +21,7 @@ local function book(events, shard_events, sums_key, errors, keys_of_day, order, 
   if known then
     sums = {struct.unpack(SUMS, known)}
   else
-    redis.call('SADD', keys_of_day, key_id)
+    redis.call('ZADD', days, 0, string.sub(sums_key, -10) .. key_id)
   end
   local more = {charged[1], charged[2], prompt, completion, charged[3], is_error, took}
   for n = 1, 7 do sums[n] = sums[n] + more[n] end

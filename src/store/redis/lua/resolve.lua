@@ -1,7 +1,7 @@
 -- Ends a reservation, once: settled, settled late after an expiry, or lost with its lease; books its
 -- event and the sums of its day in the same step.
 -- KEYS: the reservation, the leases, the key's counters, the key's events, the shard's events, the
--- day's sums, the day's errors, the keys of the day, what is owed, the group's counters (where held).
+-- day's sums, the day's errors, the days, what is owed, the group's counters (where held).
 -- ARGV: packed figures, the reservation's id, the event, its model, its error code, the key's id.
 -- Answers what was done and what was charged.
 local ALREADY, APPLIED, LATE, NOT_DUE = 0, 1, 2, 3
@@ -46,47 +46,32 @@ for n = 1, 3 do
   charged[n] = asked
 end
 
--- Gives back what one scope holds and books what was charged, in the window the hold came from.
-local function close(c, scope)
-  turn_windows(c, wall)
-  local limited, taken = r[RATED] == 1, r[scope]
-  for n, count in ipairs(COUNTS) do
-    c[count + BOOKED] = c[count + BOOKED] + charged[n]
-    if r[scope + n] == PRESENT or c[count + NUMBER] == r[scope + n] then
-      c[count + USED] = c[count + USED] + charged[n]
-      if not late then c[count + HELD] = c[count + HELD] - held[n] end
-    end
-  end
-  if not limited then return end
-  local has_bucket = c[TOKENS_BUCKET + LIMIT] > 0
-  if late then
-    if has_bucket then take(c, TOKENS_BUCKET, charged[2]) end
-    return
-  end
-  c[RUNNING] = c[RUNNING] - 1
-  if taken >= 0 and has_bucket then give_back(c, TOKENS_BUCKET, taken - charged[2]) end
-  local void = kind == VOID or kind == LOST_RELEASE
-  if void and c[REQUESTS_BUCKET + LIMIT] > 0 then give_back(c, REQUESTS_BUCKET, 1) end
+local void = kind == VOID or kind == LOST_RELEASE
+local ended = {wall = wall, rated = r[RATED] == 1, late = late, void = void, held = held, charged = charged}
+local function close_scope(c, scope)
+  close(c, ended, r[scope], {r[scope + 1], r[scope + 2], r[scope + 3]})
 end
 
-local key_counters, owed, order = read_counters(KEYS[3]), 0, steady
+-- Events of one millisecond are told apart by their order: counted, or of the id where nothing counts.
+local key_counters, owed = read_counters(KEYS[3]), 0
+local order = struct.unpack('>I6', ARGV[2]) * 2 + (late and 1 or 0)
 if key_counters and key_counters[VERSION] >= 0 then
   local c = key_counters
-  close(c, SCOPES[1])
+  close_scope(c, SCOPES[1])
   note_activity(c, charged[1], a[IS_ERROR], a[CREATED])
   order = c[EVENTS]
   write_counters(c)
 else
   -- The key moved to another group, or is gone: what it owes is paid where its counters are now.
   local figures = {r[RATED], late and 1 or 0, held[1], held[2], held[3], charged[1], charged[2], charged[3],
-    r[SCOPES[1]], r[SCOPES[1] + 1], r[SCOPES[1] + 2], r[SCOPES[1] + 3], kind == VOID and 1 or 0, a[IS_ERROR], a[CREATED]}
-  redis.call('HSET', KEYS[9], ARGV[2], struct.pack('>' .. string.rep('i8', 15), unpack(figures)) .. ARGV[6])
+    r[SCOPES[1]], r[SCOPES[1] + 1], r[SCOPES[1] + 2], r[SCOPES[1] + 3], void and 1 or 0, a[IS_ERROR], a[CREATED]}
+  redis.call('HSET', KEYS[9], ARGV[2] .. (late and 'l' or ''), struct.pack('>' .. string.rep('i8', 15), unpack(figures)) .. ARGV[6])
   owed = 1
 end
 if KEYS[10] then
   local c = read_counters(KEYS[10])
-  if c then
-    close(c, SCOPES[2])
+  if c and c[VERSION] >= 0 then
+    close_scope(c, SCOPES[2])
     write_counters(c)
   end
 end

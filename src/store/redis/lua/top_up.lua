@@ -14,7 +14,7 @@ local counters = {}
 local fits = true
 for n = 1, scopes do
   local c = read_counters(KEYS[1 + n])
-  if not c then return 0 end
+  if not c or c[VERSION] < 0 then return 0 end
   counters[n] = c
   if fits then
     refresh(c, a, CLAIMS[n], wall, steady)

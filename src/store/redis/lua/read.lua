@@ -1,0 +1,2 @@
+-- A stored string. KEYS: its name.
+return redis.call('GET', KEYS[1])

@@ -133,6 +133,7 @@ impl RedisStore {
     pub fn start(options: RedisOptions) -> StoreResult<Arc<Self>> {
         let link = Arc::new(Link::start(&options.link)?);
         let journal = options.journal.as_deref().map(Journal::open).transpose()?;
+        link.inspect_once();
         Ok(Arc::new(RedisStore {
             directory: Directory::new(Arc::clone(&link), options.clock.clone()),
             link,

@@ -32,14 +32,6 @@ impl Home {
             group,
         }
     }
-
-    /// Of a key without a group.
-    pub fn alone(key: KeyId) -> Home {
-        Home {
-            shard: Shard::of_key(key),
-            group: None,
-        }
-    }
 }
 
 /// A set of names with one hash tag.

@@ -56,7 +56,7 @@ impl RedisStore {
         let admitted = match (journal.admitted(settlement.id)?, running) {
             (Some(admitted), _) => admitted,
             (None, running) => Admitted {
-                home: running.map_or_else(|| Home::alone(key), |running| running.home),
+                home: running.map_or_else(|| Home::of(key, None), |running| running.home),
                 claims: Vec::new(),
                 held: running.map_or(Amounts::ZERO, |running| running.held),
                 opened_at: settlement.event.created_at,

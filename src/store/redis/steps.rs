@@ -299,7 +299,7 @@ impl RedisStore {
         match scope {
             Scope::Key(id) => {
                 let known = self.directory.home_of(id).await?;
-                Ok(known.unwrap_or_else(|| Home::alone(id)))
+                Ok(known.unwrap_or_else(|| Home::of(id, None)))
             }
             Scope::Group(id) => Ok(Home {
                 shard: Shard::of_group(id),

@@ -195,7 +195,7 @@ mod tests {
         let mut demo = Demo::start(&["new"], None);
         let left = ["  edge 2", "  admin 2", "  books"].map(|place| demo.address(place));
         demo.end("KILL");
-        left.map(gone);
+        left.into_iter().for_each(gone);
     }
 
     #[test]

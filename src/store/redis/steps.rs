@@ -37,7 +37,10 @@ impl RedisStore {
             // As the record says that the caller was admitted by: the counters know if it is old.
             Some(group) => Home::of(key, Some(group)),
             None => match self.directory.home_of(key).await? {
-                Some(home) => Home { group: None, ..home },
+                Some(home) => Home {
+                    group: None,
+                    ..home
+                },
                 None => return Ok(Reserved::KeyChanged),
             },
         };

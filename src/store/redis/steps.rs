@@ -13,7 +13,7 @@ use super::names::{Home, Shard};
 use super::{GivenUp, MOST_GIVEN_UP, RedisStore, Running};
 use crate::keys::KeyId;
 use crate::quota::{
-    Amounts, Ask, Charge, LostReservation, ReservationId, Reserved, Scope, ScopeClaim, Settled,
+    Amounts, Ask, LostReservation, ReservationId, Reserved, Scope, ScopeClaim, Settled,
     Standing,
 };
 use crate::store::usage_log::event_of_lost;
@@ -280,7 +280,7 @@ impl RedisStore {
             event.tell_of(&given_up.subject);
             event.is_error = true;
             event.error_code = Some(String::from("STORE_UNAVAILABLE"));
-            let ending = Ending::Settle(Charge::Void);
+            let ending = Ending::Undo;
             let GivenUp { id, home, .. } = given_up;
             let step = self
                 .steps

@@ -13,8 +13,7 @@ use super::names::{Home, Shard};
 use super::{GivenUp, MOST_GIVEN_UP, RedisStore, Running};
 use crate::keys::KeyId;
 use crate::quota::{
-    Amounts, Ask, LostReservation, ReservationId, Reserved, Scope, ScopeClaim, Settled,
-    Standing,
+    Amounts, Ask, LostReservation, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
 };
 use crate::store::usage_log::event_of_lost;
 use crate::store::usual::answer_of;

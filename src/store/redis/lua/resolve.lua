@@ -47,7 +47,7 @@ for n = 1, 3 do
   charged[n] = asked
 end
 
-local ended = {wall = wall, rated = r[RATED] == 1, late = late, void = void, held = held, charged = charged}
+local ended = {wall = wall, steady = steady, rated = r[RATED] == 1, late = late, void = void, held = held, charged = charged}
 local function close_scope(c, scope)
   close(c, ended, r[scope], {r[scope + 1], r[scope + 2], r[scope + 3]})
 end

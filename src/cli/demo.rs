@@ -259,7 +259,7 @@ fn make_key(prepared: &Prepared) -> Result<(KeyId, Secret), String> {
 ///
 /// # Errors
 /// The store's.
-pub(super) async fn key_in(
+async fn key_in(
     store: &dyn Store,
     name: &str,
     tier: &str,

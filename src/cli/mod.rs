@@ -5,8 +5,6 @@ mod companion;
 pub mod demo;
 pub mod fake_upstream;
 mod fleet;
-#[cfg(test)]
-mod panics;
 pub mod prices;
 mod scratch;
 pub mod serve;

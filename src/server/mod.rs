@@ -7,6 +7,8 @@
 mod answers;
 pub mod bind;
 mod books;
+#[cfg(test)]
+mod panics;
 mod shutdown;
 mod signals;
 

@@ -208,7 +208,10 @@ mod model {
                 (Ok(answer), Ok(expected)) => {
                     assert_eq!(format!("{answer:?}"), format!("{expected:?}"));
                 }
-                (answer, expected) => assert_eq!(answer.is_err(), expected.is_err()),
+                (answer, expected) => {
+                    let agree = answer.is_err() && expected.is_err();
+                    assert!(agree, "{answer:?} where {expected:?} was expected");
+                }
             }
         }
 

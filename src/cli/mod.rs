@@ -1,10 +1,13 @@
 //! The command line.
 
 pub mod check;
+mod companion;
 pub mod demo;
 pub mod fake_upstream;
+mod fleet;
 #[cfg(test)]
 mod panics;
 pub mod prices;
 mod scratch;
 pub mod serve;
+mod story;

@@ -253,6 +253,12 @@ impl Prepared {
         Arc::clone(&self.parts.desk.store)
     }
 
+    /// What is done when the books are closed, also where a signal ends the process. Dropped undone
+    /// where the server does not come to run.
+    pub fn at_end(&self, act: impl FnOnce() + Send + 'static) {
+        self.closing.after(act);
+    }
+
     /// Says where it listens, serves until a signal ends it, then closes the books.
     ///
     /// # Errors

@@ -10,6 +10,14 @@ use crate::store::redis::{LinkOptions, RedisOptions, RedisStore, Topology};
 use crate::store::{LostReservation, Store};
 use crate::time::Clock;
 
+/// What README.md says that Redis must allow, and no more: the suite runs as such a user.
+fn acl_rules() -> Vec<&'static str> {
+    let readme = include_str!("../../../README.md");
+    let begin = "ACL SETUSER quota-proxy on >PASSWORD ";
+    let line = readme.lines().find_map(|line| line.strip_prefix(begin));
+    line.unwrap().split_whitespace().collect()
+}
+
 /// Where the books are.
 pub enum Engine {
     Embedded(tempfile::TempDir),
@@ -22,7 +30,8 @@ impl Engine {
     }
 
     pub async fn redis() -> Engine {
-        let server = tokio::task::spawn_blocking(RedisServer::start).await;
+        let start = || RedisServer::start_acl("quota-proxy", "of-the-contract", &acl_rules());
+        let server = tokio::task::spawn_blocking(start).await;
         Engine::Redis(Box::new(server.unwrap()))
     }
 

@@ -63,6 +63,8 @@ pub(super) struct Resolved {
 pub(super) enum Ending {
     Settle(Charge),
     Lose(LostReservation),
+    /// A reserve that was given up, granted or not, now or later: it never was.
+    Undo,
     /// What was admitted without Redis, held or not.
     Reconcile(Amounts),
 }
@@ -161,6 +163,7 @@ impl Steps {
             Ending::Settle(charge) => figures.charge(charge),
             Ending::Lose(LostReservation::Charge) => figures.put_all([3, 0, 0, 0]),
             Ending::Lose(LostReservation::Release) => figures.put_all([4, 0, 0, 0]),
+            Ending::Undo => figures.put_all([6, 0, 0, 0]),
             Ending::Reconcile(amounts) => figures.put(5).put_all(amounts.clamped().to_array()),
         };
         figures

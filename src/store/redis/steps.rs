@@ -13,7 +13,7 @@ use super::names::{Home, Shard};
 use super::{GivenUp, MOST_GIVEN_UP, RedisStore, Running};
 use crate::keys::KeyId;
 use crate::quota::{
-    Amounts, Ask, Charge, LostReservation, ReservationId, Reserved, Scope, ScopeClaim, Settled,
+    Amounts, Ask, LostReservation, ReservationId, Reserved, Scope, ScopeClaim, Settled,
     Standing,
 };
 use crate::store::usage_log::event_of_lost;
@@ -37,7 +37,10 @@ impl RedisStore {
             // As the record says that the caller was admitted by: the counters know if it is old.
             Some(group) => Home::of(key, Some(group)),
             None => match self.directory.home_of(key).await? {
-                Some(home) => Home { group: None, ..home },
+                Some(home) => Home {
+                    group: None,
+                    ..home
+                },
                 None => return Ok(Reserved::KeyChanged),
             },
         };
@@ -277,7 +280,7 @@ impl RedisStore {
             event.tell_of(&given_up.subject);
             event.is_error = true;
             event.error_code = Some(String::from("STORE_UNAVAILABLE"));
-            let ending = Ending::Settle(Charge::Void);
+            let ending = Ending::Undo;
             let GivenUp { id, home, .. } = given_up;
             let step = self
                 .steps

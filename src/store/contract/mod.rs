@@ -24,7 +24,7 @@ mod moves;
 mod quota;
 mod rates;
 #[path = "../../../tests/support/records.rs"]
-mod records;
+pub(super) mod records;
 #[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "../../../tests/support/redis_server.rs"]
 pub(super) mod redis_server;

@@ -11,11 +11,13 @@ use crate::store::{LostReservation, Store};
 use crate::time::Clock;
 
 /// What README.md says that Redis must allow, and no more: the suite runs as such a user.
-fn acl_rules() -> Vec<&'static str> {
-    let readme = include_str!("../../../README.md");
+fn acl_rules() -> Vec<String> {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
     let begin = "ACL SETUSER quota-proxy on >PASSWORD ";
+    let readme = readme.unwrap();
     let line = readme.lines().find_map(|line| line.strip_prefix(begin));
-    line.unwrap().split_whitespace().collect()
+    let rules = line.expect("README.md tells what an ACL user needs");
+    rules.split_whitespace().map(String::from).collect()
 }
 
 /// Where the books are.
@@ -30,7 +32,11 @@ impl Engine {
     }
 
     pub async fn redis() -> Engine {
-        let start = || RedisServer::start_acl("quota-proxy", "of-the-contract", &acl_rules());
+        let start = || {
+            let rules = acl_rules();
+            let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
+            RedisServer::start_acl("quota-proxy", "of-the-contract", &rules)
+        };
         let server = tokio::task::spawn_blocking(start).await;
         Engine::Redis(Box::new(server.unwrap()))
     }

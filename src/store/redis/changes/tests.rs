@@ -61,7 +61,9 @@ async fn begin(edge: &Directory, expected: i64, entry: &KeyEntry, change: &Chang
         );
     }
     let audit = audit("begun");
-    let put = edge.steps.put_key(&edge.link, expected, entry, change, &audit);
+    let put = edge
+        .steps
+        .put_key(&edge.link, expected, entry, change, &audit);
     put.await.unwrap()
 }
 
@@ -170,7 +172,9 @@ async fn a_removal_that_stops_is_finished() {
         removed: Some(2),
     };
     let audit = audit("delete");
-    let put = dead.steps.remove_key(&dead.link, 1, &present, &change, &audit);
+    let put = dead
+        .steps
+        .remove_key(&dead.link, 1, &present, &change, &audit);
     assert_eq!(put.await.unwrap(), Put::Done);
     let again = alive.create_key((*record).clone(), audit).await;
     assert!(

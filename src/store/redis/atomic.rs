@@ -21,6 +21,10 @@ const KEEP_EXPIRED_MS: i64 = 24 * 3_600_000;
 /// Figures before a reservation's subject.
 const RESERVATION_FIGURES: usize = 21;
 
+/// States of a reservation that may be lost.
+const OPEN: i64 = 0;
+const SLICE: i64 = 4;
+
 /// A step's source: what all share, what booking ones share, and its own.
 macro_rules! step {
     ($own:literal) => {
@@ -73,6 +77,8 @@ pub(super) struct Kept {
     pub reservation: Reservation,
     pub group: Option<GroupId>,
     pub held: Amounts,
+    /// Of a slice: what its running exchanges held when its edge last told.
+    pub in_use: Option<Amounts>,
 }
 
 impl Steps {
@@ -327,7 +333,7 @@ impl Steps {
 }
 
 /// A key's counters are at its home, a group's in its own shard, which is the same.
-fn counters_of(home: Home, scope: Scope) -> String {
+pub(super) fn counters_of(home: Home, scope: Scope) -> String {
     match scope {
         Scope::Key(_) => home.shard.counters(scope),
         Scope::Group(id) => Shard::of_group(id).counters(scope),
@@ -406,10 +412,13 @@ fn read_kept(id: ReservationId, blob: &[u8]) -> StoreResult<Option<Kept>> {
     let (figures, subject) = blob.split_at(RESERVATION_FIGURES * 8);
     let mut figures = Figures(figures);
     let [state, ..] = figures.take::<6>()?;
-    if state != 0 {
+    let is_slice = state == SLICE;
+    if state != OPEN && !is_slice {
         return Ok(None);
     }
     let held = figures.amounts()?;
+    let _rated_and_scopes = figures.take::<9>()?;
+    let in_use = figures.amounts()?;
     let (opened_at, group, subject): (UnixMs, Option<GroupId>, Subject) =
         serde_json::from_slice(subject)
             .map_err(|error| StoreError::Fault(format!("a reservation cannot be read: {error}")))?;
@@ -423,11 +432,12 @@ fn read_kept(id: ReservationId, blob: &[u8]) -> StoreResult<Option<Kept>> {
         },
         group,
         held,
+        in_use: is_slice.then_some(in_use),
     }))
 }
 
 /// What the sums of a day need of an event.
-fn event_figures(event: &UsageEvent) -> [i64; 5] {
+pub(super) fn event_figures(event: &UsageEvent) -> [i64; 5] {
     [
         i64::from(event.is_error),
         event.created_at.0,
@@ -437,15 +447,15 @@ fn event_figures(event: &UsageEvent) -> [i64; 5] {
     ]
 }
 
-fn event_json(event: &UsageEvent) -> StoreResult<Vec<u8>> {
+pub(super) fn event_json(event: &UsageEvent) -> StoreResult<Vec<u8>> {
     serde_json::to_vec(event).map_err(unwritable)
 }
 
-fn text_bytes(text: Option<&str>) -> Vec<u8> {
+pub(super) fn text_bytes(text: Option<&str>) -> Vec<u8> {
     text.unwrap_or_default().as_bytes().to_vec()
 }
 
-fn error_bytes(event: &UsageEvent) -> Vec<u8> {
+pub(super) fn error_bytes(event: &UsageEvent) -> Vec<u8> {
     event
         .error_code
         .as_deref()
@@ -454,7 +464,7 @@ fn error_bytes(event: &UsageEvent) -> Vec<u8> {
         .to_vec()
 }
 
-fn id_bytes(id: ReservationId) -> Vec<u8> {
+pub(super) fn id_bytes(id: ReservationId) -> Vec<u8> {
     id.0.as_bytes().to_vec()
 }
 
@@ -466,7 +476,7 @@ fn clock_args(now: Option<Moment>) -> Vec<Vec<u8>> {
     ]
 }
 
-fn bytes_of(reply: &Value) -> StoreResult<&[u8]> {
+pub(super) fn bytes_of(reply: &Value) -> StoreResult<&[u8]> {
     match reply {
         Value::BulkString(bytes) => Ok(bytes),
         _ => Err(unexpected("a step's answer")),

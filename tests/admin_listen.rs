@@ -15,7 +15,8 @@ use axum::Router;
 use axum::routing::get;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
-use quota_proxy::admin::{bind, listen};
+use quota_proxy::admin::listen;
+use quota_proxy::server::bind::{WithSockets, bind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
@@ -39,7 +40,7 @@ struct Running {
 }
 
 fn start(router: Router) -> Running {
-    let bound = bind::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let bound = bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let addr = bound.addr();
     let (stop, told) = oneshot::channel();
     let server = std::thread::spawn(move || {
@@ -50,7 +51,8 @@ fn start(router: Router) -> Running {
         };
         let mut server = Server::new_with_opt_and_conf(None, conf);
         server.bootstrap();
-        server.add_service(listen::service(router, bound));
+        let service = listen::service(router, &bound.endpoint());
+        server.add_service(WithSockets::new(service, vec![bound]));
         server.run(RunArgs {
             shutdown_signal: Box::new(Stop(Mutex::new(Some(told)))),
         });

@@ -4,6 +4,9 @@
 #[path = "support/fault_proxy.rs"]
 mod fault_proxy;
 #[cfg(test)]
+#[path = "support/redis_cluster.rs"]
+mod redis_cluster;
+#[cfg(test)]
 #[path = "support/redis_sentinel.rs"]
 mod redis_sentinel;
 #[cfg(test)]
@@ -375,7 +378,6 @@ mod sentinel {
     use redis::Value;
 
     use super::redis_sentinel::SentinelSet;
-    use super::redis_server::soon;
 
     #[test]
     fn the_replica_takes_over_when_the_primary_dies() {
@@ -389,8 +391,7 @@ mod sentinel {
             assert_eq!(port, first.port());
         }
         assert_eq!(first.command(&["SET", "a", "1"]), Value::Okay);
-        // The replica has it.
-        assert_eq!(first.ask::<i64>(&["WAIT", "1", "0"]), 1);
+        first.wait_until_replicated();
         set.kill_primary();
         let promoted = set.wait_for_failover();
         assert_ne!(promoted.port(), first.port());
@@ -399,12 +400,8 @@ mod sentinel {
         // The old one comes back as a replica.
         first.restart();
         set.wait_until_whole();
-        soon("the write arrives", || {
-            match first.ask::<String>(&["GET", "a"]) {
-                found if found == "2" => Ok(()),
-                found => Err(found),
-            }
-        });
+        promoted.wait_until_replicated();
+        assert_eq!(first.ask::<String>(&["GET", "a"]), "2");
         let refused = first.attempt::<Value>(&["SET", "a", "3"]).unwrap_err();
         assert_eq!(refused.code(), Some("READONLY"));
     }
@@ -419,5 +416,86 @@ mod sentinel {
         assert_eq!(promoted.command(&["SET", "a", "1"]), Value::Okay);
         set.wait_until_whole();
         assert_eq!(set.replica().port(), first.port());
+    }
+}
+
+#[cfg(test)]
+mod cluster {
+    use redis::{Client, Connection, Value};
+
+    use super::PATIENCE;
+    use super::redis_cluster::RedisCluster;
+    use super::redis_server::RedisServer;
+
+    const KEYS: usize = 250;
+
+    fn connect(url: &str) -> Connection {
+        let client = Client::open(url).unwrap().get_connection().unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client
+    }
+
+    fn set(server: &RedisServer, key: &str) -> redis::RedisResult<Value> {
+        server.attempt(&["SET", key, "1"])
+    }
+
+    fn code(answer: redis::RedisResult<Value>) -> String {
+        answer.unwrap_err().code().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn a_slot_moves_with_its_keys_and_a_replica_takes_over() {
+        let cluster = RedisCluster::start();
+        assert_eq!((cluster.urls().len(), cluster.nodes().count()), (6, 6));
+        let key = |at: usize| format!("{{group}}:{at}");
+        let slot = cluster.slot_of(&key(0));
+        let (from, to) = (cluster.primary_of(slot), cluster.other_primary(slot));
+        for at in 0..KEYS {
+            set(from, &key(at)).unwrap();
+        }
+        assert_eq!(code(set(to, &key(0))), "MOVED");
+        cluster.begin_move(slot, to);
+        set(from, &key(0)).unwrap();
+        assert_eq!(code(set(from, "{group}:new")), "ASK");
+        cluster.move_keys(slot, to);
+        assert_eq!(code(set(from, &key(0))), "ASK");
+        cluster.finish_move(slot, to);
+        assert_eq!(cluster.primary_of(slot).port(), to.port());
+        assert_eq!(code(set(from, &key(0))), "MOVED");
+        let count = |server: &RedisServer| -> usize {
+            server.ask(&["CLUSTER", "COUNTKEYSINSLOT", &slot.to_string()])
+        };
+        assert_eq!((count(from), count(to)), (0, KEYS));
+        to.wait_until_replicated();
+        let dead = cluster.kill_primary_of(slot);
+        assert_eq!(dead.port(), to.port());
+        let promoted = cluster.wait_for_primary_of(slot);
+        assert_ne!(promoted.port(), to.port());
+        assert_eq!(count(promoted), KEYS);
+        set(promoted, &key(0)).unwrap();
+        dead.restart();
+        cluster.wait_until_whole();
+        assert_eq!(code(set(dead, &key(0))), "MOVED");
+        // And back again, at one stroke.
+        cluster.move_slot(slot, from);
+        assert_eq!((count(promoted), count(from)), (0, KEYS));
+    }
+
+    #[test]
+    fn clients_are_sent_by_way_of_the_proxies() {
+        let cluster = RedisCluster::start_behind_proxies();
+        let slot = cluster.slot_of("a");
+        let (primary, other) = (cluster.primary_of(slot), cluster.other_primary(slot));
+        let proxy = cluster.proxy_of(primary);
+        let moved = set(other, "a").unwrap_err();
+        let announced = format!("{slot} {}", proxy.addr());
+        assert_eq!(moved.detail(), Some(announced.as_str()));
+        let url = primary.url_at(proxy.addr());
+        assert!(cluster.urls().contains(&url));
+        proxy.swallow_reply_to("INCR");
+        let incr = redis::cmd("INCR").arg("a").to_owned();
+        assert!(incr.exec(&mut connect(&url)).is_err());
+        let found: i64 = incr.query(&mut connect(&url)).unwrap();
+        assert_eq!((found, proxy.replies_lost()), (2, 1));
     }
 }

@@ -1,5 +1,5 @@
-//! Random steps go to the embedded store and to a pure ledger; both must answer the same and stand
-//! the same after each.
+//! Random steps go to a store, on each engine, and to a pure ledger; both must answer the same and
+//! stand the same after each.
 
 #[cfg(test)]
 #[path = "model/ledger.rs"]
@@ -7,6 +7,10 @@ mod ledger;
 #[cfg(test)]
 #[path = "support/records.rs"]
 mod records;
+#[cfg(test)]
+#[path = "support/redis_server.rs"]
+#[expect(dead_code, reason = "other tests use the rest of it")]
+mod redis_server;
 #[cfg(test)]
 #[path = "support/soak.rs"]
 mod soak;
@@ -16,8 +20,8 @@ mod steps;
 
 #[cfg(test)]
 mod model {
-    use std::path::PathBuf;
     use std::sync::{Arc, Mutex};
+    use std::time::Duration;
 
     use proptest::prelude::*;
     use quota_proxy::keys::KeyId;
@@ -27,33 +31,43 @@ mod model {
         Settled,
     };
     use quota_proxy::store::embedded::{EmbeddedOptions, EmbeddedStore};
+    use quota_proxy::store::redis::{LinkOptions, RedisOptions, RedisStore, Topology};
     use quota_proxy::store::{GroupRecord, Settlement, Store};
-    use quota_proxy::time::{Moment, UnixMs};
+    use quota_proxy::time::{Clock, DAY_MS, Moment, UnixMs};
     use uuid::Uuid;
 
     use super::records::{ask, audit, event, key_record};
+    use super::redis_server::RedisServer;
     use super::steps::{BEGIN, Step, amounts, cases, quotas, step};
+
+    /// What the store leaves behind, and the next one begins with.
+    enum Engine {
+        Embedded(tempfile::TempDir),
+        Redis(RedisServer),
+    }
 
     /// The engine and its oracle, side by side.
     struct Pair {
-        store: Arc<EmbeddedStore>,
+        store: Arc<dyn Store>,
         oracle: Ledger,
         clock: Arc<Mutex<Moment>>,
-        folder: tempfile::TempDir,
+        engine: Engine,
         policy: LostReservation,
         keys: [KeyId; 2],
         /// Of the two keys, and of the group.
         claims: [ScopeClaim; 3],
-        asked: Vec<Ask>,
+        asked: Vec<(i64, Ask)>,
         /// Per-minute buckets start full in a new process, more or less: not compared then.
         with_rates: bool,
     }
 
     impl Pair {
-        async fn new(policy: LostReservation, with_rates: bool) -> Pair {
-            let folder = tempfile::tempdir().unwrap();
+        async fn new(engine: Engine, policy: LostReservation, with_rates: bool) -> Pair {
             let clock = Arc::new(Mutex::new(Moment::at(BEGIN)));
-            let store = open(folder.path().join("quota.db"), &clock, policy);
+            let store = open(&engine, &clock, policy);
+            while store.ping().await.is_err() {
+                tokio::task::yield_now().await;
+            }
             let keys = [KeyId(Uuid::new_v4()), KeyId(Uuid::new_v4())];
             for key in keys {
                 store
@@ -86,7 +100,7 @@ mod model {
                 store,
                 oracle: Ledger::default(),
                 clock,
-                folder,
+                engine,
                 policy,
                 keys,
                 claims,
@@ -101,7 +115,9 @@ mod model {
 
         fn ago(&self, ago: usize) -> Option<Ask> {
             let at = self.asked.len().checked_sub(ago + 1)?;
-            Some(self.asked[at].clone())
+            let (since, ask) = &self.asked[at];
+            // What is older may be forgotten, by each engine in its own time.
+            (self.now().steady_ms - since < DAY_MS).then(|| ask.clone())
         }
 
         async fn take(&mut self, step: &Step) {
@@ -119,7 +135,7 @@ mod model {
                     }
                     let mut ask = ask(Uuid::new_v4(), self.keys[key], scopes, input, output);
                     ask.admission = admission;
-                    self.asked.push(ask.clone());
+                    self.asked.push((self.now().steady_ms, ask.clone()));
                     self.reserve(ask).await;
                 }
                 Step::Repeat { ago } => {
@@ -222,7 +238,7 @@ mod model {
             self.store.reset_used(scope, audit("test")).await.unwrap();
         }
 
-        /// A new process: what was open is resolved by the policy, the rest is as it was.
+        /// A new embedded store: what was open is resolved by the policy, the rest is as it was.
         fn die(&mut self) {
             let now = self.now();
             let mut next = Ledger::default();
@@ -235,8 +251,7 @@ mod model {
                     next.restore_counters(claim.scope, counters);
                 }
             }
-            let asked = self.asked.iter().filter_map(|ask| self.oracle.open(ask.id));
-            let mut open: Vec<_> = asked.collect();
+            let mut open: Vec<_> = self.oracle.all_open().collect();
             open.sort_by_key(|open| open.serial);
             for open in open {
                 next.restore_reservation(open.reservation.clone(), open.serial);
@@ -245,25 +260,33 @@ mod model {
             self.oracle = next;
         }
 
+        /// An orderly stop and a new start. On Redis nothing ends with an edge, and what the server
+        /// knew of scripts is lost.
         async fn restart(&mut self) {
-            self.store.close().await;
-            self.store = open(
-                self.folder.path().join("quota.db"),
-                &self.clock,
-                self.policy,
-            );
-            self.die();
+            match &self.engine {
+                Engine::Embedded(_) => {
+                    self.store.close().await;
+                    self.store = open(&self.engine, &self.clock, self.policy);
+                    self.die();
+                }
+                Engine::Redis(server) => {
+                    server.command(&["SCRIPT", "FLUSH"]);
+                }
+            }
         }
 
         /// The next store opens a copy of the files as they are now, the old one never hears of it.
         async fn crash(&mut self) {
+            let Engine::Embedded(old) = &self.engine else {
+                return self.restart().await;
+            };
             self.store.ping().await.unwrap();
             let folder = tempfile::tempdir().unwrap();
             for name in ["quota.db", "quota.db-wal"] {
-                std::fs::copy(self.folder.path().join(name), folder.path().join(name)).unwrap();
+                std::fs::copy(old.path().join(name), folder.path().join(name)).unwrap();
             }
-            self.store = open(folder.path().join("quota.db"), &self.clock, self.policy);
-            self.folder = folder;
+            self.engine = Engine::Embedded(folder);
+            self.store = open(&self.engine, &self.clock, self.policy);
             self.die();
         }
 
@@ -279,30 +302,65 @@ mod model {
     }
 
     fn open(
-        path: PathBuf,
+        engine: &Engine,
         clock: &Arc<Mutex<Moment>>,
         policy: LostReservation,
-    ) -> Arc<EmbeddedStore> {
+    ) -> Arc<dyn Store> {
         let clock = clock.clone();
-        let options = EmbeddedOptions {
-            lost_reservation: policy,
-            clock: Arc::new(move || *clock.lock().unwrap()),
-            ..EmbeddedOptions::default()
-        };
-        EmbeddedStore::open(&path, options).unwrap()
+        let clock: Clock = Arc::new(move || *clock.lock().unwrap());
+        match engine {
+            Engine::Embedded(folder) => {
+                let options = EmbeddedOptions {
+                    lost_reservation: policy,
+                    clock,
+                    ..EmbeddedOptions::default()
+                };
+                EmbeddedStore::open(&folder.path().join("quota.db"), options).unwrap()
+            }
+            Engine::Redis(server) => {
+                let link = LinkOptions {
+                    topology: Topology::Standalone,
+                    urls: vec![server.url()],
+                    primary: String::new(),
+                    pool_size: 2,
+                    timeout: Duration::from_secs(10),
+                };
+                RedisStore::start(RedisOptions {
+                    link,
+                    lost_reservation: policy,
+                    journal: None,
+                    slices: None,
+                    clock: Some(clock),
+                })
+                .unwrap()
+            }
+        }
     }
 
-    fn run(steps: &[Step], policy: LostReservation, with_rates: bool) {
+    fn run(engine: Engine, steps: &[Step], policy: LostReservation, with_rates: bool) {
         let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
             .build()
             .unwrap();
         runtime.block_on(async {
-            let mut pair = Pair::new(policy, with_rates).await;
+            let mut pair = Pair::new(engine, policy, with_rates).await;
             for step in steps {
                 pair.take(step).await;
                 pair.compare().await;
             }
         });
+    }
+
+    fn embedded() -> Engine {
+        Engine::Embedded(tempfile::tempdir().unwrap())
+    }
+
+    fn policy(release: bool) -> LostReservation {
+        if release {
+            LostReservation::Release
+        } else {
+            LostReservation::Charge
+        }
     }
 
     proptest! {
@@ -311,8 +369,7 @@ mod model {
         fn the_store_agrees_with_the_ledger_through_restarts(
             steps in prop::collection::vec(step(), 1..1_200), release in any::<bool>()
         ) {
-            let policy = if release { LostReservation::Release } else { LostReservation::Charge };
-            run(&steps, policy, false);
+            run(embedded(), &steps, policy(release), false);
         }
     }
 
@@ -322,7 +379,17 @@ mod model {
         fn the_store_agrees_with_the_ledger_under_rates(
             steps in prop::collection::vec(step(), 1..1_200)
         ) {
-            run(&steps, LostReservation::Charge, true);
+            run(embedded(), &steps, LostReservation::Charge, true);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(cases(40))]
+        #[test]
+        fn redis_agrees_with_the_ledger(
+            steps in prop::collection::vec(step(), 1..1_200), release in any::<bool>()
+        ) {
+            run(Engine::Redis(RedisServer::start()), &steps, policy(release), true);
         }
     }
 }

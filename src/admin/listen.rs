@@ -21,8 +21,6 @@ use pingora::services::listening::Service;
 use tokio::sync::Semaphore;
 use tower::ServiceExt as _;
 
-use super::bind::{Bound, WithSockets};
-
 /// A head must be whole after this time; an idle connection is closed after it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_HEADERS: usize = 64;
@@ -42,22 +40,17 @@ pub struct AdminApp {
     connections: Arc<Semaphore>,
 }
 
-/// The admin service on a bound socket, for `Server::add_service`.
-pub fn service(router: Router, bound: Bound) -> WithSockets<Service<AdminApp>> {
-    let mut service = unbound_service(router, &bound.endpoint());
-    // Operators need no parallelism; the edge does.
-    service.threads = Some(1);
-    WithSockets::new(service, vec![bound])
-}
-
-/// The admin service at an address whose socket Pingora gets by itself, from an old process above all.
-pub fn unbound_service(router: Router, endpoint: &str) -> Service<AdminApp> {
+/// The admin service at an address, for `Server::add_service`. Its socket is bound by the caller or
+/// comes from an old process.
+pub fn service(router: Router, endpoint: &str) -> Service<AdminApp> {
     let app = AdminApp {
         router,
         connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
     };
     let mut service = Service::new(String::from("admin"), app);
     service.add_tcp(endpoint);
+    // Operators need no parallelism; the edge does.
+    service.threads = Some(1);
     service
 }
 

@@ -23,7 +23,6 @@ pub mod about;
 pub mod audit;
 pub mod auth;
 pub mod backoff;
-pub mod bind;
 pub mod body;
 pub mod failure;
 pub mod groups;

@@ -10,10 +10,10 @@ use base64::Engine as _;
 use super::edge::{Listener, edge, overlaps};
 use super::scalar::{self, boolean, choice, duration_in, listen_address, text, whole};
 use super::secret::SecretText;
-use super::section::{At, Field, LATER, Section};
+use super::section::{At, Field, Section};
 use super::{
     AdminConfig, Config, Estimate, LocalSlices, LogConfig, OnClientGone, OnOverrun, QuotaConfig,
-    ServerConfig, alerts, pools, price_table, storage,
+    ServerConfig, StoreConfig, alerts, pools, price_table, storage,
 };
 use crate::quota::amount::MAX_AMOUNT;
 use crate::quota::{Admission, Rates};

@@ -52,19 +52,7 @@ impl Edge {
     ) -> Result<Next, Refusal> {
         let live = self.desk.live.load_full();
         let config = &live.config;
-        let (facts, sound) = Facts::read(session, &config.edge.trusted_proxies);
-        let facts = Arc::new(facts);
-        ctx.facts = Some(Arc::clone(&facts));
-        let facts = &*facts;
-        ctx.deadline = ctx.started.checked_add(config.edge.request_timeout);
-        // A client that does not read must not keep its reservation for ever.
-        let write_timeout = config.edge.request_timeout.min(LONGEST_WRITE);
-        session.as_mut().set_write_timeout(Some(write_timeout));
-        if sound.is_err() {
-            // Where a head can be read in two ways, so can what follows it on this connection.
-            session.set_keepalive(None);
-        }
-        sound?;
+        let facts = &*read_head(session, config, ctx)?;
         if self.answer_openly(session, facts, config, ctx.id).await? {
             return Ok(Next::Answered);
         }
@@ -118,6 +106,22 @@ impl Edge {
             Next::Relay { drain }
         })
     }
+}
+
+/// The head's facts, which the request keeps whether it is sound or not; and its deadlines.
+fn read_head(session: &mut Session, config: &Config, ctx: &mut Ctx) -> Result<Arc<Facts>, Refusal> {
+    let (facts, sound) = Facts::read(session, &config.edge.trusted_proxies);
+    let facts = Arc::new(facts);
+    ctx.facts = Some(Arc::clone(&facts));
+    ctx.deadline = ctx.started.checked_add(config.edge.request_timeout);
+    // A client that does not read must not keep its reservation for ever.
+    let write_timeout = config.edge.request_timeout.min(LONGEST_WRITE);
+    session.as_mut().set_write_timeout(Some(write_timeout));
+    if sound.is_err() {
+        // Where a head can be read in two ways, so can what follows it on this connection.
+        session.set_keepalive(None);
+    }
+    sound.map(|()| facts)
 }
 
 /// Whether nothing will be reserved for it.

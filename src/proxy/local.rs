@@ -122,21 +122,30 @@ async fn send(
     id: Uuid,
     extra: &[Named],
 ) -> Result<(), Refusal> {
-    let body = Bytes::from(body.to_string());
-    let write = async {
-        let mut head = ResponseHeader::build(status, Some(4 + extra.len()))?;
-        head.insert_header("content-type", "application/json")?;
-        head.insert_header("content-length", body.len().to_string())?;
-        head.insert_header("x-request-id", id.simple().to_string())?;
-        for (name, value) in extra {
-            head.insert_header(*name, value)?;
-        }
-        session.write_response_header(Box::new(head), false).await?;
-        session.write_response_body(Some(body), true).await
-    };
-    write
+    let id = id.simple().to_string();
+    send_json(session, status, body, &id, extra)
         .await
-        .map_err(|_: Box<pingora::Error>| Refusal::Internal)
+        .map_err(|_| Refusal::Internal)
+}
+
+/// Writes a whole answer of ours, head and body. The connection stays usable.
+pub(super) async fn send_json(
+    session: &mut Session,
+    status: u16,
+    body: &Value,
+    request_id: &str,
+    extra: &[Named],
+) -> pingora::Result<()> {
+    let body = Bytes::from(body.to_string());
+    let mut head = ResponseHeader::build(status, Some(4 + extra.len()))?;
+    head.insert_header("content-type", "application/json")?;
+    head.insert_header("content-length", body.len().to_string())?;
+    head.insert_header("x-request-id", request_id)?;
+    for (name, value) in extra {
+        head.insert_header(*name, value)?;
+    }
+    session.write_response_header(Box::new(head), false).await?;
+    session.write_response_body(Some(body), true).await
 }
 
 /// A preflight carries no key; what the key's own `allowed_origins` say rules the request that follows.

@@ -110,7 +110,7 @@ impl Edge {
         if !session.as_mut().is_body_done() {
             session.set_keepalive(None);
         }
-        reply.send(session, &id, &extra).await?;
+        reply.send(session, &id, extra).await?;
         body::drain(session).await;
         Ok(())
     }

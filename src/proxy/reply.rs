@@ -4,12 +4,13 @@
 //! error (SPEC section 3, "Errors").
 
 use bytes::Bytes;
+use http::HeaderValue;
 use pingora::Result;
-use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use serde_json::{Value, json};
 
 use super::headers::Named;
+use super::local::send_json;
 use crate::exchange::Refusal;
 use crate::metering::Dialect;
 use crate::quota::money::dollars;
@@ -160,25 +161,16 @@ impl Reply {
         &self,
         session: &mut Session,
         request_id: &str,
-        extra: &[Named],
+        mut extra: Vec<Named>,
     ) -> Result<()> {
-        let body = Bytes::from(self.body.to_string());
-        let mut head = ResponseHeader::build(self.status, Some(8 + extra.len()))?;
-        head.insert_header("content-type", "application/json")?;
-        head.insert_header("content-length", body.len().to_string())?;
-        head.insert_header("x-request-id", request_id)?;
         if let Some(ms) = self.retry_after_ms {
-            head.insert_header("retry-after", ((ms + 999) / 1000).max(1).to_string())?;
-            head.insert_header("retry-after-ms", ms.max(1).to_string())?;
+            extra.push(("retry-after", HeaderValue::from(((ms + 999) / 1000).max(1))));
+            extra.push(("retry-after-ms", HeaderValue::from(ms.max(1))));
         }
         if self.should_not_retry {
-            head.insert_header("x-should-retry", "false")?;
+            extra.push(("x-should-retry", HeaderValue::from_static("false")));
         }
-        for (name, value) in extra {
-            head.insert_header(*name, value)?;
-        }
-        session.write_response_header(Box::new(head), false).await?;
-        session.write_response_body(Some(body), true).await
+        send_json(session, self.status, &self.body, request_id, &extra).await
     }
 }
 

@@ -5,6 +5,7 @@
 //! settlements of cut exchanges are booked before the store closes.
 
 mod answers;
+pub mod bind;
 mod books;
 mod shutdown;
 mod signals;
@@ -21,7 +22,6 @@ use pingora::proxy::ProxyServiceBuilder;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
 
-use crate::admin::bind::{Bound, WithSockets, bind};
 use crate::admin::{self, AdminState};
 use crate::config::{Config, OnUnavailable, QuotaConfig, RedisConfig, RedisMode, StoreConfig};
 use crate::exchange::{Desk, Live, Settler};
@@ -35,6 +35,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::time::UnixMs;
 
 use answers::Answers;
+use bind::{Bound, WithSockets, bind};
 use books::Books;
 use shutdown::Closing;
 use signals::Signals;
@@ -318,8 +319,9 @@ impl Prepared {
             service,
             edge.into_iter().chain(tls).collect(),
         ));
-        let admin = admin::listen::service(admin::router(parts.admin), admin);
-        server.add_service(admin.until(closing.admin_end()));
+        let service = admin::listen::service(admin::router(parts.admin), &admin.endpoint());
+        let service = WithSockets::new(service, vec![admin]);
+        server.add_service(service.until(closing.admin_end()));
         server.add_service(parts.books.service());
         closing.watch(server.watch_execution_phase());
         server.run(RunArgs {

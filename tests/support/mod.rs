@@ -33,6 +33,8 @@ pub mod fake;
 pub mod fault_proxy;
 pub mod nginx;
 pub mod process;
+pub mod redis_cluster;
+pub mod redis_sentinel;
 pub mod redis_server;
 pub mod rig;
 pub mod upstream;

@@ -15,26 +15,21 @@ use super::redis_server::{Port, RedisServer, Setup, soon};
 
 const NAME: &str = "main";
 const SENTINELS: usize = 3;
-/// A primary that is silent for so long is down.
-const DOWN_AFTER_MS: u32 = 500;
+/// A primary that is silent for so long is down. Less than twice the ping period would take one that
+/// was just promoted, and not yet asked, for dead.
+const DOWN_AFTER_MS: u32 = 1_000;
 /// A failover that did not succeed is tried again after twice this.
 const FAILOVER_TIMEOUT_MS: u32 = 2_000;
 
 /// Sentinels look around every second and tell what they saw every ten; a test has no such time. Nor
-/// may a busy machine make them lie low ("tilt") for half a minute.
-const TIMES_MS: &[&str] = &[
-    "INFO-PERIOD",
-    "300",
-    "PING-PERIOD",
-    "100",
-    "ASK-PERIOD",
-    "100",
-    "PUBLISH-PERIOD",
-    "200",
-    "TILT-TRIGGER",
-    "10000",
-    "TILT-PERIOD",
-    "1000",
+/// may one that a busy machine held up lie low ("tilt") for half a minute. A replica whose last word
+/// is older than five ping periods is not promoted, and without a primary it speaks every second.
+const TIMES_MS: &[(&str, &str)] = &[
+    ("PING-PERIOD", "400"),
+    ("INFO-PERIOD", "300"),
+    ("ASK-PERIOD", "100"),
+    ("PUBLISH-PERIOD", "200"),
+    ("TILT-PERIOD", "1000"),
 ];
 
 /// The servers of one set. All are killed when it is dropped.
@@ -66,7 +61,9 @@ impl SentinelSet {
                 ..Setup::default()
             };
             let sentinel = RedisServer::launch(own, setup);
-            sentinel.command(&[&["SENTINEL", "DEBUG"], TIMES_MS].concat());
+            for (name, time) in TIMES_MS {
+                sentinel.command(&["SENTINEL", "DEBUG", name, time]);
+            }
             sentinel
         };
         let sentinels = ports.into_iter().enumerate().map(start).collect();

@@ -213,12 +213,28 @@ impl RedisServer {
         command.query(&mut self.connect()?)
     }
 
-    /// One field of `INFO`, such as `used_memory` or `cmdstat_evalsha`.
+    /// One field of `INFO`, such as `used_memory` or `cmdstat_evalsha`, if it is there and the server
+    /// answers.
     pub fn info(&self, field: &str) -> Option<String> {
-        let all: String = self.ask(&["INFO", "everything"]);
+        let all: String = self.attempt(&["INFO", "everything"]).ok()?;
         let mut lines = all.lines().filter_map(|line| line.split_once(':'));
         let (_, value) = lines.find(|(name, _)| *name == field)?;
         Some(value.trim_end().to_owned())
+    }
+
+    /// Waits until its replicas, one at least, have all that was written until now. (`WAIT` speaks of
+    /// what its own connection wrote; each of our commands has its own.)
+    pub fn wait_until_replicated(&self) {
+        let written = self.info("master_repl_offset");
+        let written: u64 = written.and_then(|offset| offset.parse().ok()).unwrap();
+        soon("its replicas have all", || {
+            let all: String = self.ask(&["INFO", "replication"]);
+            let replicas = all.lines().filter(|line| line.starts_with("slave"));
+            let offsets: Vec<Option<u64>> = replicas.map(replica_offset).collect();
+            let has_all = |offset: &Option<u64>| offset.is_some_and(|offset| offset >= written);
+            let is_so = !offsets.is_empty() && offsets.iter().all(has_all);
+            if is_so { Ok(()) } else { Err(all) }
+        });
     }
 
     /// Everything it logged.
@@ -316,6 +332,12 @@ fn make_certificates(folder: &Path) {
          -addext basicConstraints=critical,CA:FALSE \
          -addext subjectAltName=DNS:localhost,IP:127.0.0.1"
     ));
+}
+
+/// From `slave0:ip=127.0.0.1,port=6380,state=online,offset=14,lag=0`.
+fn replica_offset(line: &str) -> Option<u64> {
+    let (_, offset) = line.split_once(",state=online,offset=")?;
+    offset.split_once(',')?.0.parse().ok()
 }
 
 fn owned(words: &[&str]) -> Vec<String> {

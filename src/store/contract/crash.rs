@@ -2,7 +2,8 @@
 
 use super::*;
 
-on_every_engine!(
+on_engine!(
+    embedded:
     a_granted_hold_survives_a_kill,
     a_settlement_on_disk_survives_a_kill_and_counts_once,
     a_kill_before_the_settlement_is_written_charges_the_hold,
@@ -13,7 +14,7 @@ on_every_engine!(
 async fn a_granted_hold_survives_a_kill(mut h: Harness) {
     let caller = h.key(tokens(100, Period::Daily)).await;
     h.granted(&caller.ask(10, 40)).await;
-    h.crash();
+    h.crash().await;
     assert_eq!(h.used_and_held(&caller).await, (50, 0));
     let events = h
         .store
@@ -29,7 +30,7 @@ async fn a_granted_hold_survives_a_kill(mut h: Harness) {
         (50, 1)
     );
     // And once only, however often it dies.
-    h.crash();
+    h.crash().await;
     assert_eq!(h.used_and_held(&caller).await, (50, 0));
 }
 
@@ -39,7 +40,7 @@ async fn a_settlement_on_disk_survives_a_kill_and_counts_once(mut h: Harness) {
     h.granted(&ask).await;
     h.settle(&ask, used(20)).await;
     h.store.ping().await.unwrap();
-    h.crash();
+    h.crash().await;
     assert_eq!(h.settle(&ask, used(20)).await, Settled::Already);
     assert_eq!(h.used_and_held(&caller).await, (20, 0));
 }
@@ -49,7 +50,7 @@ async fn a_kill_before_the_settlement_is_written_charges_the_hold(mut h: Harness
     let ask = caller.ask(10, 40);
     h.granted(&ask).await;
     h.settle(&ask, used(20)).await;
-    h.crash();
+    h.crash().await;
     let (used, held) = h.used_and_held(&caller).await;
     assert!(used == 50 || used == 20, "{used}");
     assert_eq!(held, 0);
@@ -59,7 +60,7 @@ async fn a_released_hold_leaves_nothing(mut h: Harness) {
     h.policy = LostReservation::Release;
     let caller = h.key(tokens(100, Period::Total)).await;
     h.granted(&caller.ask(10, 40)).await;
-    h.crash();
+    h.crash().await;
     assert_eq!(h.used_and_held(&caller).await, (0, 0));
     h.granted(&caller.ask(10, 90)).await;
 }
@@ -77,7 +78,7 @@ async fn many_kills_leave_nothing_held_and_books_that_balance(mut h: Harness) {
                 h.clock.advance(1);
             }
         }
-        h.crash();
+        h.crash().await;
         assert_eq!(h.store.totals().await.unwrap().held, Amounts::ZERO);
         let page = h
             .store

@@ -2,20 +2,22 @@
 //!
 //! A new engine adds its `Harness` constructor and one line to `on_every_engine!`.
 
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use self::redis_server::RedisServer;
 use super::embedded::{EmbeddedOptions, EmbeddedStore};
+use super::redis::{LinkOptions, RedisOptions, RedisStore, Topology};
 use super::{LostReservation, Settlement, Store, UsageEvent, UsageQuery};
 use crate::keys::{KeyHash, KeyId, KeyRecord};
 use crate::quota::{
     Admission, Amounts, Ask, Charge, Grant, GroupId, Limit, LimitKind, Period, Quotas, Rates,
     Reserved, Scope, ScopeClaim, Settled, Standing,
 };
-use crate::time::{Moment, UnixMs};
+use crate::time::{Clock, Moment, UnixMs};
 
 mod crash;
 mod keys;
@@ -24,6 +26,9 @@ mod quota;
 mod rates;
 #[path = "../../../tests/support/records.rs"]
 mod records;
+#[expect(dead_code, reason = "other tests use the rest of it")]
+#[path = "../../../tests/support/redis_server.rs"]
+mod redis_server;
 mod usage;
 
 use records::{audit, event, key_record};
@@ -34,15 +39,24 @@ const BEGIN: i64 = 1_795_229_099_123;
 /// Runs each behaviour on each engine.
 macro_rules! on_every_engine {
     ($($behaviour:ident),* $(,)?) => {
-        mod embedded {
+        crate::store::contract::on_engine!(embedded: $($behaviour),*);
+        crate::store::contract::on_engine!(redis: $($behaviour),*);
+    };
+}
+use on_every_engine;
+
+/// Runs each behaviour on one engine.
+macro_rules! on_engine {
+    ($engine:ident: $($behaviour:ident),* $(,)?) => {
+        mod $engine {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $behaviour() {
-                super::$behaviour(crate::store::contract::Harness::embedded()).await;
+                super::$behaviour(crate::store::contract::Harness::$engine().await).await;
             })*
         }
     };
 }
-use on_every_engine;
+use on_engine;
 
 #[derive(Clone)]
 struct TestClock(Arc<Mutex<Moment>>);
@@ -69,48 +83,62 @@ impl TestClock {
 struct Harness {
     store: Arc<dyn Store>,
     clock: TestClock,
-    folder: tempfile::TempDir,
+    engine: Engine,
     policy: LostReservation,
 }
 
+/// What a store leaves behind, and the next one begins with.
+enum Engine {
+    Embedded(tempfile::TempDir),
+    Redis(Box<RedisServer>),
+}
+
 impl Harness {
-    fn embedded() -> Harness {
-        let folder = tempfile::tempdir().unwrap();
+    async fn embedded() -> Harness {
+        Harness::on(Engine::Embedded(tempfile::tempdir().unwrap())).await
+    }
+
+    async fn redis() -> Harness {
+        let server = tokio::task::spawn_blocking(RedisServer::start).await;
+        Harness::on(Engine::Redis(Box::new(server.unwrap()))).await
+    }
+
+    async fn on(engine: Engine) -> Harness {
         let clock = TestClock(Arc::new(Mutex::new(Moment::at(BEGIN))));
         let policy = LostReservation::Charge;
-        let store = open(folder.path().join("quota.db"), &clock, policy);
+        let store = open(&engine, &clock, policy).await;
         Harness {
             store,
             clock,
-            folder,
+            engine,
             policy,
         }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("quota.db")
     }
 
     /// An orderly stop and a new start.
     async fn restart(&mut self) {
         self.store.close().await;
-        self.store = open(self.path(), &self.clock, self.policy);
+        self.store = open(&self.engine, &self.clock, self.policy).await;
     }
 
     /// What a kill -9 leaves is the file as it is at this instant: the next store opens a copy of
     /// it, while the old one never gets to know.
-    fn crash(&mut self) {
+    async fn crash(&mut self) {
+        let Engine::Embedded(present) = &self.engine else {
+            panic!("only the embedded engine keeps its books in a file of its own");
+        };
         let folder = tempfile::tempdir().unwrap();
         // The log last: it has all that the file may lack.
         for suffix in ["", "-wal"] {
             let name = format!("quota.db{suffix}");
-            let from = self.folder.path().join(&name);
+            let from = present.path().join(&name);
             if from.exists() {
                 std::fs::copy(from, folder.path().join(name)).unwrap();
             }
         }
-        self.store = open(folder.path().join("quota.db"), &self.clock, self.policy);
-        self.folder = folder;
+        let engine = Engine::Embedded(folder);
+        self.store = open(&engine, &self.clock, self.policy).await;
+        self.engine = engine;
     }
 
     async fn key(&self, quotas: Quotas) -> Caller {
@@ -168,14 +196,42 @@ impl Harness {
     }
 }
 
-fn open(path: PathBuf, clock: &TestClock, lost_reservation: LostReservation) -> Arc<dyn Store> {
+async fn open(
+    engine: &Engine,
+    clock: &TestClock,
+    lost_reservation: LostReservation,
+) -> Arc<dyn Store> {
     let clock = clock.clone();
-    let options = EmbeddedOptions {
-        lost_reservation,
-        clock: Arc::new(move || *clock.0.lock()),
-        ..EmbeddedOptions::default()
-    };
-    EmbeddedStore::open(&path, options).unwrap()
+    let clock: Clock = Arc::new(move || *clock.0.lock());
+    match engine {
+        Engine::Embedded(folder) => {
+            let options = EmbeddedOptions {
+                lost_reservation,
+                clock,
+                ..EmbeddedOptions::default()
+            };
+            EmbeddedStore::open(&folder.path().join("quota.db"), options).unwrap()
+        }
+        Engine::Redis(server) => {
+            let link = LinkOptions {
+                topology: Topology::Standalone,
+                urls: vec![server.url()],
+                primary: String::new(),
+                pool_size: 4,
+                timeout: Duration::from_secs(10),
+            };
+            let options = RedisOptions {
+                link,
+                lost_reservation,
+                journal: None,
+                slices: None,
+                clock: Some(clock),
+            };
+            let store = RedisStore::start(options).unwrap();
+            while store.ping().await.is_err() {}
+            store
+        }
+    }
 }
 
 /// A key and the limits its requests are held to.

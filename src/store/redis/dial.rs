@@ -100,10 +100,14 @@ impl Dialer {
         })
     }
 
-    /// How long a probe waits for its answer.
+    /// How long a probe waits for its answer. A cluster's connection answers nobody while it learns
+    /// anew which node has which slots, and a node that hangs makes that long.
     pub(super) fn probe_wait(&self) -> Duration {
-        self.timeout
-            .clamp(Duration::from_millis(100), Duration::from_secs(2))
+        let least = match self.place {
+            Place::Cluster { .. } => 2 * DIAL_TIMEOUT,
+            _ => Duration::from_millis(100),
+        };
+        self.timeout.clamp(least, Duration::from_secs(2))
     }
 
     /// One attempt. The error is a text for people, without credentials.

@@ -15,6 +15,8 @@ pub(super) enum Trouble {
     Broken(String),
     /// The server cannot do this now; the connection is good.
     Refused(String),
+    /// The key is on its way to another node of the cluster: to be tried again.
+    Moving(String),
     /// The server does not know this script (any more).
     NoScript,
     /// The command itself is at fault.
@@ -28,12 +30,12 @@ impl Trouble {
             Some("READONLY" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "NOAUTH") => {
                 Trouble::Broken(text(error))
             }
+            Some("MOVED" | "ASK" | "TRYAGAIN") => Trouble::Moving(text(error)),
             // MISCONF: the server stopped writes because it cannot save; NOREPLICAS: too few replicas
-            // follow it; BUSY: a script of somebody's runs too long; MOVED, ASK, TRYAGAIN: slots move.
-            Some(
-                "TRYAGAIN" | "MOVED" | "ASK" | "OOM" | "MISCONF" | "NOREPLICAS" | "BUSY"
-                | "WRONGPASS",
-            ) => Trouble::Refused(text(error)),
+            // follow it; BUSY: a script of somebody's runs too long.
+            Some("OOM" | "MISCONF" | "NOREPLICAS" | "BUSY" | "WRONGPASS") => {
+                Trouble::Refused(text(error))
+            }
             Some(_) => Trouble::Fault(text(error)),
             None => match error.kind() {
                 ErrorKind::Io
@@ -49,7 +51,7 @@ impl Trouble {
 impl From<Trouble> for StoreError {
     fn from(trouble: Trouble) -> Self {
         match trouble {
-            Trouble::Broken(why) | Trouble::Refused(why) => away(&why),
+            Trouble::Broken(why) | Trouble::Refused(why) | Trouble::Moving(why) => away(&why),
             Trouble::NoScript => away("it lost a script twice within one call"),
             Trouble::Fault(why) => StoreError::Fault(format!("Redis: {why}")),
         }
@@ -81,4 +83,52 @@ pub(super) fn text(error: &RedisError) -> String {
         .unwrap_or_default()
         .trim_end()
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::{ServerErrorKind, make_extension_error};
+
+    use super::*;
+
+    #[test]
+    fn each_error_has_its_consequence() {
+        let of = |code: &str| {
+            let answer = format!("-{code} some words\r\n");
+            let error = redis::parse_redis_value(answer.as_bytes()).unwrap();
+            Trouble::of(&error.extract_error().unwrap_err())
+        };
+        for code in ["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOAUTH"] {
+            assert_eq!(of(code), Trouble::Broken(format!("{code} some words")));
+        }
+        for code in ["OOM", "MISCONF", "NOREPLICAS", "BUSY", "WRONGPASS"] {
+            assert_eq!(of(code), Trouble::Refused(format!("{code} some words")));
+        }
+        assert_eq!(of("NOSCRIPT"), Trouble::NoScript);
+        for code in ["MOVED", "ASK", "TRYAGAIN"] {
+            assert!(matches!(of(code), Trouble::Moving(_)), "{code}");
+        }
+        for code in ["ERR", "WRONGTYPE", "CROSSSLOT", "NOPERM"] {
+            assert!(
+                matches!(StoreError::from(of(code)), StoreError::Fault(_)),
+                "{code}"
+            );
+        }
+        let io = RedisError::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
+        assert!(matches!(Trouble::of(&io), Trouble::Broken(_)));
+    }
+
+    #[test]
+    fn quoted_arguments_and_long_texts_are_cut() {
+        let quoting = "unknown command 'AUTH', with args beginning with: 'secret'";
+        let error = make_extension_error(String::from("ERR"), Some(quoting.to_owned()));
+        assert_eq!(text(&error), "ERR unknown command 'AUTH'");
+        let long = make_extension_error(String::from("X"), Some("é".repeat(400)));
+        assert!(text(&long).len() <= MAX_TEXT);
+        let refused =
+            RedisError::from((ErrorKind::AuthenticationFailed, "it", "secret".to_owned()));
+        assert!(!text(&refused).contains("secret"));
+        let known = ErrorKind::Server(ServerErrorKind::ReadOnly);
+        assert!(!text(&RedisError::from((known, "it"))).is_empty());
+    }
 }

@@ -31,6 +31,15 @@ pub enum Finding {
     NoAof { server: String },
 }
 
+impl Finding {
+    pub(super) fn log(&self) {
+        match self {
+            Finding::TooOld { .. } | Finding::Replica { .. } => log::error!("{self}"),
+            _ => log::warn!("{self}"),
+        }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

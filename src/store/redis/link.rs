@@ -30,6 +30,9 @@ use crate::store::{StoreError, StoreResult};
 const BACKGROUND_FACTOR: u32 = 20;
 const BACKGROUND_LEAST: Duration = Duration::from_secs(2);
 
+/// Before a server that could not be asked is asked again what may be wrong with it.
+const INSPECT_AGAIN: Duration = Duration::from_secs(1);
+
 /// Before a step is repeated on a cluster whose nodes change roles.
 const CLUSTER_PAUSE: Duration = Duration::from_millis(20);
 
@@ -171,7 +174,7 @@ impl Link {
                     command = script.by_source(keys, args);
                     has_source = true;
                 }
-                Err(Trouble::Broken(_)) if Instant::now() < deadline => {}
+                Err(Trouble::Broken(_) | Trouble::Moving(_)) if Instant::now() < deadline => {}
                 Err(trouble) => return Err(trouble.into()),
             }
         }
@@ -289,6 +292,24 @@ impl Link {
             }
             Err(_) => Err(self.late()),
         }
+    }
+
+    /// Says in the log what is wrong with the server, as soon as there is one.
+    pub(super) fn inspect_once(self: &Arc<Self>) {
+        let Some(runtime) = &self.runtime else {
+            return;
+        };
+        let link = Arc::downgrade(self);
+        runtime.spawn(async move {
+            while let Some(link) = link.upgrade() {
+                if let Ok(findings) = link.inspect().await {
+                    findings.iter().for_each(Finding::log);
+                    return;
+                }
+                drop(link);
+                tokio::time::sleep(INSPECT_AGAIN).await;
+            }
+        });
     }
 
     /// What is wrong with the server, or with each primary of the cluster, for a warning at start.

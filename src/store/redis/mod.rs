@@ -141,9 +141,10 @@ impl RedisStore {
     pub fn start(options: RedisOptions) -> StoreResult<Arc<Self>> {
         let link = Arc::new(Link::start(&options.link)?);
         let journal = options.journal.as_deref().map(Journal::open).transpose()?;
-        let slices = options.slices.map(|slices| {
-            Slices::new(slices, Arc::clone(&link), options.clock.clone())
-        });
+        let slices = options
+            .slices
+            .map(|slices| Slices::new(slices, Arc::clone(&link), options.clock.clone()));
+        link.inspect_once();
         Ok(Arc::new(RedisStore {
             directory: Directory::new(Arc::clone(&link), options.clock.clone()),
             slices,

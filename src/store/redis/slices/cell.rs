@@ -440,7 +440,10 @@ impl State {
         let known = scopes.iter().zip(&self.base).map(|(claim, counters)| {
             let mut standing = counters.standing(claim);
             standing.used = standing.used.plus(unbooked);
-            let held = standing.held.minus(self.base_held).plus(self.slice.in_use());
+            let held = standing
+                .held
+                .minus(self.base_held)
+                .plus(self.slice.in_use());
             standing.held = held.max(Amounts::ZERO);
             standing.requests_in_bucket += unspent.requests;
             standing.tokens_in_bucket += unspent.tokens;

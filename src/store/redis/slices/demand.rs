@@ -36,7 +36,11 @@ impl Demand {
         let mut usual = self.usual.to_array();
         for (usual, held) in usual.iter_mut().zip(held.to_array()) {
             let step = (held - *usual) / 8;
-            *usual += if step == 0 { (held - *usual).signum() } else { step };
+            *usual += if step == 0 {
+                (held - *usual).signum()
+            } else {
+                step
+            };
         }
         self.usual = Amounts::from_array(usual);
     }
@@ -81,7 +85,14 @@ mod tests {
             nano_usd: 0,
         };
         let mut demand = Demand::new(ask(100), begin);
-        assert_eq!(demand.worth(), Amounts { requests: 16, tokens: 1_600, nano_usd: 0 });
+        assert_eq!(
+            demand.worth(),
+            Amounts {
+                requests: 16,
+                tokens: 1_600,
+                nano_usd: 0
+            }
+        );
         for _ in 0..200 {
             demand.asked(ask(1_000));
         }

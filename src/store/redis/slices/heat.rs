@@ -63,7 +63,12 @@ mod tests {
         let begin = Instant::now();
         let key = KeyId(uuid::Uuid::from_u128(1));
         let mut heat = Heat::new(begin);
-        let warmed = |heat: &mut Heat, at| (0..HOT).map(|_| heat.warm(key, at)).filter(|hot| *hot).count();
+        let warmed = |heat: &mut Heat, at| {
+            (0..HOT)
+                .map(|_| heat.warm(key, at))
+                .filter(|hot| *hot)
+                .count()
+        };
         assert_eq!(warmed(&mut heat, begin), 1);
         heat.cool(key, begin);
         assert_eq!(warmed(&mut heat, begin + COOL / 2), 0);

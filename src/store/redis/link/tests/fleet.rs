@@ -1,6 +1,6 @@
 //! Several servers: sentinels with a primary and its replica, and a cluster.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use redis::Value;
 
@@ -136,8 +136,7 @@ async fn a_cluster_takes_each_step_where_its_key_lies() {
             .all(|found| matches!(found, Finding::NotPersistent { .. }))
     );
 
-    // One node away: the others serve on.
-    servers[2].kill();
+    // One node frozen, then away: the others serve on.
     let served = |key: &'static str| {
         let (link, script) = (&link, &script);
         async move { link.run(script, &[key], &["1"]).await }
@@ -196,60 +195,12 @@ async fn a_cluster_serves_on_when_a_replica_takes_over() {
     })
     .await;
     servers[2].kill();
-    let since = Instant::now();
     eventually("the replica serves", Duration::from_secs(60), async || {
         step("a").await.is_ok()
     })
     .await;
-    eprintln!("took over {:?}", since.elapsed());
     eventually("the others serve", Duration::from_secs(5), async || {
         step("b").await.is_ok()
     })
     .await;
-}
-
-#[tokio::test]
-async fn zz_experiment() {
-    let servers = cluster("15000").await;
-    let link = Link::start(&LinkOptions {
-        topology: Topology::Cluster,
-        ..options(&servers[0].url())
-    })
-    .unwrap();
-    let script = counter();
-    let step = async |key: &str| link.run(&script, &[key], &["1"]).await;
-    eventually("it serves", Duration::from_secs(20), async || {
-        step("a").await.is_ok() && step("b").await.is_ok() && step("c").await.is_ok()
-    })
-    .await;
-    servers[2].signal("STOP");
-    let since = Instant::now();
-    while since.elapsed() < Duration::from_secs(6) {
-        let mut line = format!("{:>5}ms ", since.elapsed().as_millis());
-        let started = Instant::now();
-        let (a, b, c) = tokio::join!(
-            async { (step("a").await, started.elapsed()) },
-            async { (step("b").await, started.elapsed()) },
-            async { (step("c").await, started.elapsed()) }
-        );
-        for (r, t) in [a, b, c] {
-            line += &format!(
-                "| {:>4} {} ",
-                t.as_millis(),
-                match r {
-                    Ok(_) => "ok".into(),
-                    Err(e) => e.to_string(),
-                }
-            );
-        }
-        eprintln!("{line} up={}", link.is_up());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    servers[2].signal("CONT");
-    let back = Instant::now();
-    eventually("all", Duration::from_secs(20), async || {
-        step("a").await.is_ok() && step("b").await.is_ok() && step("c").await.is_ok()
-    })
-    .await;
-    eprintln!("back {:?}", back.elapsed());
 }

@@ -1,12 +1,15 @@
-# The two commands of README: `make run` and `make test`. Both install what they lack (Debian).
+# The commands of README: `make run`, `make fleet` and `make test`. They install what they lack (Debian).
 
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: run build test lint bench soak tools test-tools clean
+.PHONY: run fleet build test lint bench soak tools redis test-tools clean
 
 run: build
 	exec target/release/quota-proxy demo
+
+fleet: build redis
+	exec target/release/quota-proxy demo --redis
 
 build: tools
 	$(CARGO) build --release --locked
@@ -21,7 +24,7 @@ lint: tools
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 
-bench: tools
+bench: tools redis
 	$(CARGO) bench --locked
 
 soak: tools test-tools
@@ -36,6 +39,10 @@ tools:
 	 command -v perl >/dev/null || missing="$$missing perl"; \
 	 [ -z "$$missing" ] || { echo "installing$$missing"; $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq $$missing; }
 
+redis:
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || \
+	 { echo "installing redis-server"; $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq redis-server; }
+
 test-tools:
 	@missing=""; \
 	 command -v python3 >/dev/null || missing="$$missing python3"; \
@@ -44,6 +51,7 @@ test-tools:
 	 [ -x /usr/sbin/nginx ] || missing="$$missing nginx-light"; \
 	 command -v sqlite3 >/dev/null || missing="$$missing sqlite3"; \
 	 command -v redis-server >/dev/null || missing="$$missing redis-server"; \
+	 command -v curl >/dev/null || missing="$$missing curl"; \
 	 command -v openssl >/dev/null || missing="$$missing openssl"; \
 	 [ -z "$$missing" ] || { echo "installing$$missing"; $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq $$missing; }
 

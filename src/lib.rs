@@ -6,7 +6,7 @@
 //! ```text
 //! main → server ─┬─ proxy (Pingora)            ┐
 //!                ├─ admin (axum)               ├→ exchange ─┬→ keys
-//!                ├─ store::embedded            │            ├→ quota
+//!                ├─ store::{embedded, redis}   │            ├→ quota
 //!                ├─ telemetry                  │            ├→ metering
 //!                └─ config                     ┘            └→ upstream
 //! ```

@@ -24,7 +24,7 @@ mod model {
     use std::time::Duration;
 
     use proptest::prelude::*;
-    use quota_proxy::keys::KeyId;
+    use quota_proxy::keys::{KeyId, KeyRecord};
     use quota_proxy::quota::ledger::Ledger;
     use quota_proxy::quota::{
         Amounts, Ask, Charge, GroupId, LostReservation, Period, Quotas, Rates, Scope, ScopeClaim,
@@ -68,13 +68,6 @@ mod model {
             while store.ping().await.is_err() {
                 tokio::task::yield_now().await;
             }
-            let keys = [KeyId(Uuid::new_v4()), KeyId(Uuid::new_v4())];
-            for key in keys {
-                store
-                    .create_key(key_record(key.0), audit("test"))
-                    .await
-                    .unwrap();
-            }
             let group = GroupRecord {
                 id: GroupId(Uuid::new_v4()),
                 name: String::from("group"),
@@ -86,6 +79,14 @@ mod model {
                 updated_at: UnixMs(0),
             };
             store.put_group(group.clone(), audit("test")).await.unwrap();
+            let keys = [KeyId(Uuid::new_v4()), KeyId(Uuid::new_v4())];
+            for key in keys {
+                let record = KeyRecord {
+                    group: Some(group.id),
+                    ..key_record(key.0)
+                };
+                store.create_key(record, audit("test")).await.unwrap();
+            }
             let scopes = [
                 Scope::Key(keys[0]),
                 Scope::Key(keys[1]),
@@ -107,6 +108,10 @@ mod model {
                 asked: Vec::new(),
                 with_rates,
             }
+        }
+
+        fn is_embedded(&self) -> bool {
+            matches!(self.engine, Engine::Embedded(_))
         }
 
         fn now(&self) -> Moment {
@@ -177,9 +182,10 @@ mod model {
                 }
                 Step::Rates { key, rates } => self.set_rates(key, rates),
                 Step::Reset { scope } => self.reset(scope).await,
-                Step::Restart if !self.with_rates => self.restart().await,
-                Step::Crash if !self.with_rates => self.crash().await,
-                Step::Restart | Step::Crash => {}
+                // An embedded store begins with full buckets, more or less.
+                Step::Restart | Step::Crash if self.with_rates && self.is_embedded() => {}
+                Step::Restart => self.restart().await,
+                Step::Crash => self.crash().await,
             }
         }
 
@@ -202,7 +208,10 @@ mod model {
                 (Ok(answer), Ok(expected)) => {
                     assert_eq!(format!("{answer:?}"), format!("{expected:?}"));
                 }
-                (answer, expected) => assert_eq!(answer.is_err(), expected.is_err()),
+                (answer, expected) => {
+                    let agree = answer.is_err() && expected.is_err();
+                    assert!(agree, "{answer:?} where {expected:?} was expected");
+                }
             }
         }
 
@@ -251,7 +260,10 @@ mod model {
                     next.restore_counters(claim.scope, counters);
                 }
             }
-            let mut open: Vec<_> = self.oracle.all_open().collect();
+            let asked = self.asked.iter();
+            let mut open: Vec<_> = asked
+                .filter_map(|(_, ask)| self.oracle.open(ask.id))
+                .collect();
             open.sort_by_key(|open| open.serial);
             for open in open {
                 next.restore_reservation(open.reservation.clone(), open.serial);
@@ -295,6 +307,9 @@ mod model {
                 let standing = self.store.standing(*claim).await.unwrap();
                 assert_eq!(standing, self.oracle.standing(claim, self.now()));
             }
+        }
+
+        async fn compare_totals(&self) {
             let totals = self.store.totals().await.unwrap();
             let (open, held) = self.oracle.totals();
             assert_eq!((totals.open_reservations, totals.held), (open as i64, held));
@@ -347,7 +362,11 @@ mod model {
             for step in steps {
                 pair.take(step).await;
                 pair.compare().await;
+                if pair.is_embedded() {
+                    pair.compare_totals().await;
+                }
             }
+            pair.compare_totals().await;
         });
     }
 
@@ -384,7 +403,7 @@ mod model {
     }
 
     proptest! {
-        #![proptest_config(cases(40))]
+        #![proptest_config(cases(6))]
         #[test]
         fn redis_agrees_with_the_ledger(
             steps in prop::collection::vec(step(), 1..1_200), release in any::<bool>()

@@ -4,7 +4,9 @@ use std::io::Write;
 use std::net::SocketAddr;
 
 use super::fake_upstream;
+use super::fleet::{self, Fleet, Redis, reachable};
 use super::scratch::Scratch;
+use super::story::Story;
 use crate::admin::key_change::new_key;
 use crate::config;
 use crate::keys::{KeyId, KeyRecord, Secret};
@@ -22,6 +24,20 @@ pub struct Options {
     /// Where the admin service listens
     #[arg(long, default_value = "127.0.0.1:8788", value_parser = address)]
     admin: SocketAddr,
+    /// Two edges on one Redis: at URL, else at $REDIS_URL, else at 127.0.0.1:6379 if one answers
+    /// there, else one that is started; `new` always starts one
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
+    redis: Option<String>,
+    /// Where the second edge listens
+    #[arg(long, requires = "redis", default_value = "127.0.0.1:8797", value_parser = address)]
+    second_edge: SocketAddr,
+    /// Where the second edge's admin service listens
+    #[arg(long, requires = "redis", default_value = "127.0.0.1:8798", value_parser = address)]
+    second_admin: SocketAddr,
+}
+
+fn url(address: &SocketAddr) -> String {
+    format!("http://{address}")
 }
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
@@ -42,19 +58,51 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), String> {
         true => None,
         false => Some(start_fake().map_err(|fault| text(&fault))?),
     };
-    let token = Secret::generate("admin", random()?);
-    let yaml = configuration(options, &providers, fake, &token);
-    let env = |name: &str| std::env::var(name).ok();
+    let wish = options.redis.as_deref();
+    let redis = wish
+        .map(|wish| Redis::find(wish, &scratch.path))
+        .transpose()?;
+    let shared = Shared {
+        token: Secret::generate("admin", random()?),
+        secret_key: Secret::generate("sessions", random()?),
+        store: redis
+            .as_ref()
+            .map_or("{path: quota.db}".to_owned(), |_| fleet::STORE.to_owned()),
+        pools: pools(&providers, fake),
+    };
+    let yaml = shared.configuration(options.edge, options.admin);
+    let env = |name: &str| match &redis {
+        Some(redis) if name == fleet::URL_VARIABLE => Some(redis.url.clone()),
+        _ => std::env::var(name).ok(),
+    };
     let loaded =
         config::parse(&yaml, "(demo)", &scratch.path, &env).map_err(|faults| text(&faults))?;
     server::install_logger(loaded.config.log.level);
     let prepared = server::prepare(loaded.config, None).map_err(|fault| {
         format!(
-            "{fault}\nAnother port: quota-proxy demo --edge 127.0.0.1:8797 --admin 127.0.0.1:8798"
+            "{fault}\nAnother port: quota-proxy demo --edge 127.0.0.1:8807 --admin 127.0.0.1:8808"
         )
     })?;
-    let secret = make_key(&prepared)?;
-    let story = tell(&prepared, &providers, &secret, &token);
+    let (id, secret) = make_key(&prepared)?;
+    let second = shared.configuration(options.second_edge, options.second_admin);
+    let fleet = redis
+        .map(|redis| Fleet::start(redis, &second, &scratch.path))
+        .transpose()?;
+    let story = Story {
+        edge: prepared
+            .edge_addresses()
+            .first()
+            .map(url)
+            .unwrap_or_default(),
+        admin: url(&prepared.admin_address()),
+        key: secret.reveal(),
+        id,
+        token: shared.token.reveal(),
+        providers: &providers,
+        fleet: fleet.as_ref(),
+    };
+    let story = story.tell();
+    prepared.at_end(move || drop((fleet, scratch)));
     out.write_all(story.as_bytes())
         .and_then(|()| out.flush())
         .map_err(|fault| text(&fault))?;
@@ -64,9 +112,9 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), String> {
 }
 
 /// Which real providers the environment has credentials for.
-struct Providers {
-    openai: bool,
-    anthropic: bool,
+pub(super) struct Providers {
+    pub(super) openai: bool,
+    pub(super) anthropic: bool,
 }
 
 impl Providers {
@@ -77,7 +125,7 @@ impl Providers {
         }
     }
 
-    fn any_real(&self) -> bool {
+    pub(super) fn any_real(&self) -> bool {
         self.openai || self.anthropic
     }
 }
@@ -111,13 +159,27 @@ fn start_fake() -> std::io::Result<SocketAddr> {
     Ok(address)
 }
 
+/// What every edge of the demo has in common.
+struct Shared {
+    token: Secret,
+    /// Signs sessions.
+    secret_key: Secret,
+    store: String,
+    pools: String,
+}
+
+impl Shared {
+    fn configuration(&self, edge: SocketAddr, admin: SocketAddr) -> String {
+        let (token, secret_key) = (self.token.reveal(), self.secret_key.reveal());
+        format!(
+            "edge: {{listen: [\"{edge}\"]}}\nadmin: {{listen: \"{admin}\", token: \"{token}\", secret_key: \"{secret_key}\", environment: demo}}\nstore: {}\nlog: {{level: warn}}\npools:\n{}",
+            self.store, self.pools
+        )
+    }
+}
+
 /// Real credentials stay references to the environment: they are written nowhere.
-fn configuration(
-    options: &Options,
-    providers: &Providers,
-    fake: Option<SocketAddr>,
-    token: &Secret,
-) -> String {
+fn pools(providers: &Providers, fake: Option<SocketAddr>) -> String {
     let mut pools = String::new();
     let mut pool = |name: &str, dialect: &str, models: &str, url: &str, credential: &str| {
         pools.push_str(&format!(
@@ -166,15 +228,10 @@ fn configuration(
             "${OPENAI_API_KEY}",
         );
     }
-    format!(
-        "edge: {{listen: [\"{}\"]}}\nadmin: {{listen: \"{}\", token: \"{}\", environment: demo}}\nstore: {{path: quota.db}}\nlog: {{level: warn}}\npools:\n{pools}",
-        options.edge,
-        options.admin,
-        token.reveal(),
-    )
+    pools
 }
 
-fn make_key(prepared: &Prepared) -> Result<Secret, String> {
+fn make_key(prepared: &Prepared) -> Result<(KeyId, Secret), String> {
     let limit = |limit| Limit {
         limit,
         ..Limit::default()
@@ -185,26 +242,30 @@ fn make_key(prepared: &Prepared) -> Result<Secret, String> {
         usd: limit(5 * NANO_PER_USD),
     };
     let secret = Secret::generate("sk-demo", random()?);
-    let (store, made) = (prepared.store(), secret.clone());
-    super::serve::block_on(async move {
-        key_in(&*store, "demo", "basic", &made, quotas)
-            .await
-            .map_err(std::io::Error::other)
+    let store = prepared.store();
+    let mut id = None;
+    super::serve::block_on(async {
+        let make = async {
+            reachable(&*store).await?;
+            key_in(&*store, "demo", "basic", &secret, quotas).await
+        };
+        id = Some(make.await.map_err(std::io::Error::other)?);
+        Ok(())
     })?;
-    Ok(secret)
+    Ok((id.ok_or("no key was made")?, secret))
 }
 
-/// Makes a key with this secret in `store`.
+/// Makes a key with this secret in `store`; answers its id.
 ///
 /// # Errors
 /// The store's.
-pub(super) async fn key_in(
+async fn key_in(
     store: &dyn Store,
     name: &str,
     tier: &str,
     secret: &Secret,
     quotas: Quotas,
-) -> Result<(), StoreError> {
+) -> Result<KeyId, StoreError> {
     let now = UnixMs::now();
     let id = KeyId(uuid::Uuid::new_v4());
     let record = KeyRecord {
@@ -221,56 +282,8 @@ pub(super) async fn key_in(
         before: None,
         after: None,
     };
-    store.create_key(record, audit).await.map(|_| ())
-}
-
-/// What a newcomer reads: where things are, and lines to copy.
-fn tell(prepared: &Prepared, providers: &Providers, secret: &Secret, token: &Secret) -> String {
-    let edge = prepared
-        .edge_addresses()
-        .first()
-        .map(|address| format!("http://{address}"))
-        .unwrap_or_default();
-    let admin = format!("http://{}", prepared.admin_address());
-    let (key, token) = (secret.reveal(), token.reveal());
-    let behind = if providers.any_real() {
-        "the real provider, on your account"
-    } else {
-        "a built-in fake LLM"
-    };
-    let chat = |stream: &str| {
-        format!(
-            "curl {edge}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\\n    -d '{{\"model\": \"gpt-4o-mini\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello!\"}}]{stream}}}'"
-        )
-    };
-    let messages = format!(
-        "curl {edge}/v1/messages -H 'x-api-key: {key}' -H 'anthropic-version: 2023-06-01' -H 'Content-Type: application/json' \\\n    -d '{{\"model\": \"claude-haiku-4-5\", \"max_tokens\": 64, \"messages\": [{{\"role\": \"user\", \"content\": \"Hello!\"}}]}}'"
-    );
-    let mut lines = vec![
-        format!("quota-proxy is running, in front of {behind}.\n"),
-        format!("  edge       {edge}      (base URL for your SDK: {edge}/v1)"),
-        format!("  admin      {admin}      (metrics: {admin}/metrics)"),
-        format!("  key        {key}      (1,000 requests, 1,000,000 tokens, 5 USD)"),
-        format!("  admin token {token}\n"),
-    ];
-    if providers.openai || !providers.any_real() {
-        lines.push(format!("A plain request:\n\n  {}\n", chat("")));
-        lines.push(format!(
-            "A stream:\n\n  {}\n",
-            chat(", \"stream\": true").replacen("curl ", "curl -N ", 1)
-        ));
-    }
-    if providers.anthropic || !providers.any_real() {
-        lines.push(format!("Anthropic's dialect:\n\n  {messages}\n"));
-    }
-    lines.push(format!(
-        "What the key has used:\n\n  curl {edge}/api/usage/quota -H 'Authorization: Bearer {key}'\n"
-    ));
-    lines.push(format!(
-        "All keys:\n\n  curl {admin}/admin/api-keys -H 'Authorization: Bearer {token}'\n"
-    ));
-    lines.push("Ctrl-C ends all of it.\n".to_owned());
-    lines.join("\n")
+    store.create_key(record, audit).await?;
+    Ok(id)
 }
 
 #[cfg(test)]

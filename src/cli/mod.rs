@@ -1,10 +1,11 @@
 //! The command line.
 
 pub mod check;
+mod companion;
 pub mod demo;
 pub mod fake_upstream;
-#[cfg(test)]
-mod panics;
+mod fleet;
 pub mod prices;
 mod scratch;
 pub mod serve;
+mod story;

@@ -60,6 +60,15 @@ impl Counters {
         self.turn(periods, now.wall)
     }
 
+    /// Brings the buckets to now under the limits they have: what is given back or taken late must not
+    /// depend on who asked meanwhile.
+    pub(super) fn refill_buckets(&mut self, steady_ms: i64) {
+        let buckets = [&mut self.requests_bucket, &mut self.tokens_bucket];
+        for bucket in buckets.into_iter().flatten() {
+            bucket.refill(bucket.limit(), steady_ms);
+        }
+    }
+
     /// Brings the windows to `now` under the periods they have. True where one changed.
     pub(super) fn turn_windows(&mut self, now: UnixMs) -> bool {
         self.turn(self.counts.map(|count| count.window.period), now)

@@ -39,7 +39,7 @@ impl Ledger {
         };
         let held = open.held();
         let charged = charge.of(held);
-        self.close(&open, charged, charge == Charge::Void);
+        self.close(&open, charged, charge == Charge::Void, now);
         self.settled.insert(id, (), now.steady_ms);
         Resolution {
             settled: Settled::Applied {
@@ -74,6 +74,7 @@ impl Ledger {
             };
             self.turn_slot(slot, hold.scope, now);
             let counters = &mut self.counters[slot];
+            counters.refill_buckets(now.steady_ms);
             counters.charge(rest, &hold.windows);
             if hold.rate_limited
                 && let Some(bucket) = &mut counters.tokens_bucket
@@ -89,13 +90,14 @@ impl Ledger {
     }
 
     /// Gives the hold back and charges; `void` says that per-minute limits get theirs back too.
-    fn close(&mut self, open: &Open, charged: Amounts, void: bool) {
+    fn close(&mut self, open: &Open, charged: Amounts, void: bool, now: Moment) {
         self.held = self.held.minus(open.held());
         for (hold, taken) in open.reservation.holds.iter().zip(open.tokens_taken) {
             let Some(&slot) = self.slots.get(&hold.scope) else {
                 continue;
             };
             let counters = &mut self.counters[slot];
+            counters.refill_buckets(now.steady_ms);
             counters.release(hold);
             counters.charge(charged, &hold.windows);
             if !hold.rate_limited {
@@ -149,7 +151,7 @@ impl Ledger {
                 LostReservation::Charge => open.held(),
                 LostReservation::Release => Amounts::ZERO,
             };
-            self.close(&open, charged, policy == LostReservation::Release);
+            self.close(&open, charged, policy == LostReservation::Release, now);
             let holds = open.reservation.holds.clone();
             let expired = Expired::Unsettled { holds, charged };
             self.expired.insert(*id, expired, now.steady_ms);
@@ -162,7 +164,7 @@ impl Ledger {
     pub fn undo_reserve(&mut self, id: ReservationId, now: Moment) -> Option<Open> {
         self.turn_scopes_of(&id, now);
         let open = self.open.remove(&id)?;
-        self.close(&open, Amounts::ZERO, true);
+        self.close(&open, Amounts::ZERO, true, now);
         Some(open)
     }
 }

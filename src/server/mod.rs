@@ -7,6 +7,8 @@
 mod answers;
 pub mod bind;
 mod books;
+#[cfg(test)]
+mod panics;
 mod shutdown;
 mod signals;
 
@@ -255,6 +257,12 @@ impl Prepared {
     /// The store, for a caller that makes keys before anything runs.
     pub fn store(&self) -> Arc<dyn Store> {
         Arc::clone(&self.parts.desk.store)
+    }
+
+    /// What is done when the books are closed, also where a signal ends the process. Dropped undone
+    /// where the server does not come to run.
+    pub fn at_end(&self, act: impl FnOnce() + Send + 'static) {
+        self.closing.after(act);
     }
 
     /// Says where it listens, serves until a signal ends it, then closes the books.

@@ -29,6 +29,7 @@ pub struct Closing {
     /// The admin port serves until the books are closed.
     admin_ends: watch::Sender<bool>,
     closed: parking_lot::Mutex<bool>,
+    after: parking_lot::Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Closing {
@@ -46,11 +47,17 @@ impl Closing {
             active: Active::default(),
             admin_ends: watch::Sender::new(false),
             closed: parking_lot::Mutex::new(false),
+            after: parking_lot::Mutex::default(),
         }
     }
 
     pub fn active(&self) -> Active {
         self.active.clone()
+    }
+
+    /// What is done last of all, in place of what was set before.
+    pub fn after(&self, act: impl FnOnce() + Send + 'static) {
+        *self.after.lock() = Some(Box::new(act));
     }
 
     /// Tells the admin service to stop, at the very end: health and metrics are asked above all of a
@@ -114,6 +121,10 @@ impl Closing {
         });
         if let Some(access_log) = &self.access_log {
             access_log.close();
+        }
+        let after = self.after.lock().take();
+        if let Some(after) = after {
+            after();
         }
     }
 

@@ -281,7 +281,8 @@ pub trait Store: Send + Sync + 'static {
 
     // ── quota ─────────────────────────────────────────────────────────────────────────────────
     /// Checks and takes every claim of the ask, all or nothing. When it answers `Granted`, the hold
-    /// survives a kill -9. Repeated with the same id it answers what it granted first.
+    /// survives a kill -9. Repeated with the same id it answers what it granted first. A group among
+    /// the scopes is the one of the key's record; by an older record the answer is `KeyChanged`.
     async fn reserve(&self, ask: Ask) -> StoreResult<Reserved>;
     /// Takes more output tokens for an open reservation under the same rules as `Admission::Strict`:
     /// true where granted. False too where the reservation is no longer open.

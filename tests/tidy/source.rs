@@ -18,7 +18,11 @@ pub struct Source {
 impl Source {
     pub fn new(path: &str, text: &str) -> Self {
         let lines: Vec<String> = text.lines().map(String::from).collect();
-        let tests_at = lines.iter().position(|line| line == "#[cfg(test)]");
+        // A declaration of a file of tests, or of something tests need, has code after it.
+        let tests_begin = |two: &[String]| {
+            two[0] == "#[cfg(test)]" && two[1].starts_with("mod ") && two[1].ends_with('{')
+        };
+        let tests_at = lines.windows(2).position(tests_begin);
         Source {
             path: String::from(path),
             code_lines: tests_at.unwrap_or(lines.len()),

@@ -3,32 +3,31 @@
 //! A new engine adds its `Harness` constructor and one line to `on_every_engine!`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use uuid::Uuid;
 
-use self::redis_server::RedisServer;
-use super::embedded::{EmbeddedOptions, EmbeddedStore};
-use super::redis::{LinkOptions, RedisOptions, RedisStore, Topology};
-use super::{LostReservation, Settlement, Store, UsageEvent, UsageQuery};
+use self::engines::Engine;
+use super::{GroupRecord, LostReservation, Settlement, Store, UsageEvent, UsageQuery};
 use crate::keys::{KeyHash, KeyId, KeyRecord};
 use crate::quota::{
     Admission, Amounts, Ask, Charge, Grant, GroupId, Limit, LimitKind, Period, Quotas, Rates,
     Reserved, Scope, ScopeClaim, Settled, Standing,
 };
-use crate::time::{Clock, Moment, UnixMs};
+use crate::time::{Moment, UnixMs};
 
 mod crash;
+mod engines;
 mod keys;
 mod leases;
+mod moves;
 mod quota;
 mod rates;
 #[path = "../../../tests/support/records.rs"]
-mod records;
+pub(super) mod records;
 #[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "../../../tests/support/redis_server.rs"]
-mod redis_server;
+pub(super) mod redis_server;
 mod usage;
 
 use records::{audit, event, key_record};
@@ -87,26 +86,19 @@ struct Harness {
     policy: LostReservation,
 }
 
-/// What a store leaves behind, and the next one begins with.
-enum Engine {
-    Embedded(tempfile::TempDir),
-    Redis(Box<RedisServer>),
-}
-
 impl Harness {
     async fn embedded() -> Harness {
-        Harness::on(Engine::Embedded(tempfile::tempdir().unwrap())).await
+        Harness::on(Engine::embedded()).await
     }
 
     async fn redis() -> Harness {
-        let server = tokio::task::spawn_blocking(RedisServer::start).await;
-        Harness::on(Engine::Redis(Box::new(server.unwrap()))).await
+        Harness::on(Engine::redis().await).await
     }
 
     async fn on(engine: Engine) -> Harness {
         let clock = TestClock(Arc::new(Mutex::new(Moment::at(BEGIN))));
         let policy = LostReservation::Charge;
-        let store = open(&engine, &clock, policy).await;
+        let store = engine.open(&clock, policy).await;
         Harness {
             store,
             clock,
@@ -118,27 +110,20 @@ impl Harness {
     /// An orderly stop and a new start.
     async fn restart(&mut self) {
         self.store.close().await;
-        self.store = open(&self.engine, &self.clock, self.policy).await;
+        self.store = self.engine.open(&self.clock, self.policy).await;
     }
 
-    /// What a kill -9 leaves is the file as it is at this instant: the next store opens a copy of
-    /// it, while the old one never gets to know.
+    /// The process dies, and its reservations with it: the next store of a file finds them there, on
+    /// Redis another edge ends them once their leases have run out.
     async fn crash(&mut self) {
-        let Engine::Embedded(present) = &self.engine else {
-            panic!("only the embedded engine keeps its books in a file of its own");
-        };
-        let folder = tempfile::tempdir().unwrap();
-        // The log last: it has all that the file may lack.
-        for suffix in ["", "-wal"] {
-            let name = format!("quota.db{suffix}");
-            let from = present.path().join(&name);
-            if from.exists() {
-                std::fs::copy(from, folder.path().join(name)).unwrap();
-            }
+        self.engine.die();
+        if let Engine::Redis(_) = self.engine {
+            self.clock.advance(60_000);
         }
-        let engine = Engine::Embedded(folder);
-        self.store = open(&engine, &self.clock, self.policy).await;
-        self.engine = engine;
+        self.store = self.engine.open(&self.clock, self.policy).await;
+        if let Engine::Redis(_) = self.engine {
+            self.store.sweep().await.unwrap();
+        }
     }
 
     async fn key(&self, quotas: Quotas) -> Caller {
@@ -157,6 +142,34 @@ impl Harness {
             }],
             record,
         }
+    }
+
+    async fn group(&self, quotas: Quotas) -> Arc<GroupRecord> {
+        let record = GroupRecord {
+            id: GroupId(Uuid::new_v4()),
+            name: String::from("team"),
+            quotas,
+            allowed_pools: Vec::new(),
+            allowed_models: Vec::new(),
+            version: 0,
+            created_at: self.clock.now(),
+            updated_at: self.clock.now(),
+        };
+        self.store.put_group(record, audit("group")).await.unwrap()
+    }
+
+    /// The caller as a member of this group, or of none.
+    async fn moved(&self, caller: &Caller, group: Option<&Arc<GroupRecord>>) -> Caller {
+        let mut record = (*caller.record).clone();
+        record.group = group.map(|group| group.id);
+        let record = self.store.update_key(record, audit("move")).await.unwrap();
+        let mut claims = caller.claims[..1].to_vec();
+        claims.extend(group.map(|group| ScopeClaim {
+            scope: Scope::Group(group.id),
+            quotas: group.quotas,
+            rates: Rates::default(),
+        }));
+        Caller { record, claims }
     }
 
     async fn reserve(&self, ask: &Ask) -> Reserved {
@@ -193,44 +206,6 @@ impl Harness {
     async fn used_and_held(&self, caller: &Caller) -> (i64, i64) {
         let standing = self.standing(caller).await;
         (standing.used.tokens, standing.held.tokens)
-    }
-}
-
-async fn open(
-    engine: &Engine,
-    clock: &TestClock,
-    lost_reservation: LostReservation,
-) -> Arc<dyn Store> {
-    let clock = clock.clone();
-    let clock: Clock = Arc::new(move || *clock.0.lock());
-    match engine {
-        Engine::Embedded(folder) => {
-            let options = EmbeddedOptions {
-                lost_reservation,
-                clock,
-                ..EmbeddedOptions::default()
-            };
-            EmbeddedStore::open(&folder.path().join("quota.db"), options).unwrap()
-        }
-        Engine::Redis(server) => {
-            let link = LinkOptions {
-                topology: Topology::Standalone,
-                urls: vec![server.url()],
-                primary: String::new(),
-                pool_size: 4,
-                timeout: Duration::from_secs(10),
-            };
-            let options = RedisOptions {
-                link,
-                lost_reservation,
-                journal: None,
-                slices: None,
-                clock: Some(clock),
-            };
-            let store = RedisStore::start(options).unwrap();
-            while store.ping().await.is_err() {}
-            store
-        }
     }
 }
 

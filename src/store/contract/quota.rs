@@ -35,26 +35,9 @@ async fn a_clamp_shrinks_the_hold_to_what_is_left(h: Harness) {
 }
 
 async fn all_scopes_grant_together_or_none(h: Harness) {
-    let mut caller = h.key(tokens(1_000, Period::Total)).await;
-    let group = crate::store::GroupRecord {
-        id: GroupId(Uuid::new_v4()),
-        name: String::from("team"),
-        quotas: tokens(50, Period::Total),
-        allowed_pools: Vec::new(),
-        allowed_models: Vec::new(),
-        version: 0,
-        created_at: h.clock.now(),
-        updated_at: h.clock.now(),
-    };
-    h.store
-        .put_group(group.clone(), audit("group"))
-        .await
-        .unwrap();
-    caller.claims.push(ScopeClaim {
-        scope: Scope::Group(group.id),
-        quotas: group.quotas,
-        rates: Rates::default(),
-    });
+    let alone = h.key(tokens(1_000, Period::Total)).await;
+    let group = h.group(tokens(50, Period::Total)).await;
+    let caller = h.moved(&alone, Some(&group)).await;
     let first = caller.ask(10, 1_000);
     assert_eq!(h.granted(&first).await.held.tokens, 50);
     let shortage = h.short(&caller.ask(1, 0)).await;
@@ -203,7 +186,7 @@ async fn top_up_takes_more_or_nothing(mut h: Harness) {
     assert_eq!(h.used_and_held(&caller).await, (0, 100));
     let stranger = caller.ask(1, 1);
     assert!(!top_up(stranger.id, 0).await.unwrap());
-    h.crash();
+    h.crash().await;
     assert_eq!(h.used_and_held(&caller).await, (100, 0));
 }
 

@@ -68,7 +68,7 @@ async fn a_changed_period_keeps_held_and_used(mut h: Harness) {
     let other = daily.ask(5, 0);
     h.granted(&other).await;
     assert_eq!(h.used_and_held(&daily).await, (30, 35));
-    h.crash();
+    h.crash().await;
     assert_eq!(h.used_and_held(&daily).await, (65, 0));
 }
 

@@ -67,6 +67,8 @@ pub(super) struct Resolved {
 pub(super) enum Ending {
     Settle(Charge),
     Lose(LostReservation),
+    /// A reserve that was given up, granted or not, now or later: it never was.
+    Undo,
     /// What was admitted without Redis, held or not.
     Reconcile(Amounts),
 }
@@ -167,6 +169,7 @@ impl Steps {
             Ending::Settle(charge) => figures.charge(charge),
             Ending::Lose(LostReservation::Charge) => figures.put_all([3, 0, 0, 0]),
             Ending::Lose(LostReservation::Release) => figures.put_all([4, 0, 0, 0]),
+            Ending::Undo => figures.put_all([6, 0, 0, 0]),
             Ending::Reconcile(amounts) => figures.put(5).put_all(amounts.clamped().to_array()),
         };
         figures
@@ -319,7 +322,8 @@ impl Steps {
             wall: UnixMs(*wall),
             steady_ms: *steady_ms,
         };
-        Ok((stored, now))
+        // Below 0: they have left for another home.
+        Ok((stored.filter(|stored| stored.version >= 0), now))
     }
 
     /// Sets `used` to 0; false where there are no such counters.

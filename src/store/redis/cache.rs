@@ -1,12 +1,15 @@
 //! Records a request needs, in this edge's memory, bounded and for some seconds. They may be old: a
 //! reserve names the version it was admitted by, and is refused by counters that know a newer one.
 //!
-//! Lookups of one name that miss at the same time are one read; what fails is not kept.
+//! Lookups of one name that miss at the same time are one read; what fails is not kept. Where
+//! exchanges are served while Redis is away, they are known by what was read last.
 
 use std::future::Future;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use moka::future::Cache;
 
 use crate::keys::{KeyHash, KeyId, KeyRecord};
@@ -16,42 +19,29 @@ use crate::store::{GroupRecord, StoreError, StoreResult};
 const KEYS: u64 = 100_000;
 const GROUPS: u64 = 10_000;
 const FRESH: Duration = Duration::from_secs(5);
-/// Secrets of nobody: so many, so long. Enough that a flood of one costs one read a second.
+/// How long Redis may be away before this edge knows nobody any more.
+const LAST_KNOWN: Duration = Duration::from_secs(24 * 3600);
+/// Secrets of nobody: so many, so long. A flood of one costs one read a second.
 const STRANGERS: u64 = 100_000;
 const STRANGE: Duration = Duration::from_secs(1);
 
 /// What this edge remembers.
-#[derive(Debug)]
 pub(super) struct RecordCache {
     /// Whose secret it is, or was.
-    owners: Cache<KeyHash, KeyId, foldhash::fast::RandomState>,
-    strangers: Cache<KeyHash, (), foldhash::fast::RandomState>,
-    keys: Cache<KeyId, Arc<KeyRecord>, foldhash::fast::RandomState>,
-    groups: Cache<GroupId, Arc<GroupRecord>, foldhash::fast::RandomState>,
-}
-
-/// Why nothing was remembered.
-#[derive(Clone)]
-enum Miss {
-    Absent,
-    Failed(StoreError),
+    owners: Known<KeyHash, KeyId>,
+    strangers: Cache<KeyHash, (), RandomState>,
+    keys: Known<KeyId, Arc<KeyRecord>>,
+    groups: Known<GroupId, Arc<GroupRecord>>,
 }
 
 impl RecordCache {
-    pub fn new() -> RecordCache {
-        fn bounded<K, V>(most: u64, life: Duration) -> Cache<K, V, foldhash::fast::RandomState>
-        where
-            K: std::hash::Hash + Eq + Send + Sync + 'static,
-            V: Clone + Send + Sync + 'static,
-        {
-            let builder = Cache::builder().max_capacity(most).time_to_live(life);
-            builder.build_with_hasher(foldhash::fast::RandomState::default())
-        }
+    /// `keeps_last_known`: lookups are answered while Redis is away too.
+    pub fn new(keeps_last_known: bool) -> RecordCache {
         RecordCache {
-            owners: bounded(KEYS, FRESH),
+            owners: Known::new(KEYS, keeps_last_known),
             strangers: bounded(STRANGERS, STRANGE),
-            keys: bounded(KEYS, FRESH),
-            groups: bounded(GROUPS, FRESH),
+            keys: Known::new(KEYS, keeps_last_known),
+            groups: Known::new(GROUPS, keeps_last_known),
         }
     }
 
@@ -69,7 +59,7 @@ impl RecordCache {
         hash: &KeyHash,
         read: impl Future<Output = StoreResult<Option<KeyId>>>,
     ) -> StoreResult<Option<KeyId>> {
-        found(self.owners.try_get_with(*hash, or_miss(read)).await)
+        self.owners.get(*hash, read).await
     }
 
     pub async fn key(
@@ -77,7 +67,7 @@ impl RecordCache {
         id: KeyId,
         read: impl Future<Output = StoreResult<Option<Arc<KeyRecord>>>>,
     ) -> StoreResult<Option<Arc<KeyRecord>>> {
-        found(self.keys.try_get_with(id, or_miss(read)).await)
+        self.keys.get(id, read).await
     }
 
     pub async fn group(
@@ -85,52 +75,106 @@ impl RecordCache {
         id: GroupId,
         read: impl Future<Output = StoreResult<Option<Arc<GroupRecord>>>>,
     ) -> StoreResult<Option<Arc<GroupRecord>>> {
-        found(self.groups.try_get_with(id, or_miss(read)).await)
+        self.groups.get(id, read).await
     }
 
     /// What was read now; `None` where there is none any more.
     pub async fn put_key(&self, id: KeyId, record: Option<&Arc<KeyRecord>>) {
-        match record {
-            Some(record) => self.keys.insert(id, Arc::clone(record)).await,
-            None => self.keys.invalidate(&id).await,
-        }
+        self.keys.put(id, record.cloned()).await;
     }
 
-    /// Secrets this edge gave to a key.
+    /// A secret this edge gave to a key.
     pub async fn put_owner(&self, hash: KeyHash, id: KeyId) {
         self.strangers.invalidate(&hash).await;
-        self.owners.insert(hash, id).await;
+        self.owners.put(hash, Some(id)).await;
     }
 
-    /// A secret this edge took from a key.
+    /// A secret of no key any more.
     pub async fn drop_owner(&self, hash: &KeyHash) {
-        self.owners.invalidate(hash).await;
+        self.owners.put(*hash, None).await;
     }
 
     pub async fn put_group(&self, id: GroupId, record: Option<&Arc<GroupRecord>>) {
-        match record {
-            Some(record) => self.groups.insert(id, Arc::clone(record)).await,
-            None => self.groups.invalidate(&id).await,
+        self.groups.put(id, record.cloned()).await;
+    }
+}
+
+/// One kind of record.
+struct Known<K, V> {
+    fresh: Cache<K, V, RandomState>,
+    last: Option<Cache<K, V, RandomState>>,
+}
+
+/// Why nothing was found.
+enum Miss {
+    Absent,
+    Failed(StoreError),
+}
+
+impl<K, V> Known<K, V>
+where
+    K: Hash + Eq + Copy + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    fn new(most: u64, keeps_last: bool) -> Self {
+        Known {
+            fresh: bounded(most, FRESH),
+            last: keeps_last.then(|| bounded(most, LAST_KNOWN)),
+        }
+    }
+
+    async fn get(
+        &self,
+        key: K,
+        read: impl Future<Output = StoreResult<Option<V>>>,
+    ) -> StoreResult<Option<V>> {
+        let read = async {
+            match read.await {
+                Ok(found) => {
+                    self.put_last(key, found.clone()).await;
+                    found.ok_or(Miss::Absent)
+                }
+                Err(error) => Err(Miss::Failed(error)),
+            }
+        };
+        let miss = match self.fresh.try_get_with(key, read).await {
+            Ok(found) => return Ok(Some(found)),
+            Err(miss) => miss,
+        };
+        match (&*miss, &self.last) {
+            (Miss::Absent, _) => Ok(None),
+            (Miss::Failed(error @ StoreError::Unavailable(_)), Some(last)) => {
+                let known = last.get(&key).await;
+                known.map(Some).ok_or_else(|| error.clone())
+            }
+            (Miss::Failed(error), _) => Err(error.clone()),
+        }
+    }
+
+    async fn put(&self, key: K, value: Option<V>) {
+        match value.clone() {
+            Some(value) => self.fresh.insert(key, value).await,
+            None => self.fresh.invalidate(&key).await,
+        }
+        self.put_last(key, value).await;
+    }
+
+    async fn put_last(&self, key: K, value: Option<V>) {
+        match (&self.last, value) {
+            (Some(last), Some(value)) => last.insert(key, value).await,
+            (Some(last), None) => last.invalidate(&key).await,
+            (None, _) => {}
         }
     }
 }
 
-async fn or_miss<T>(read: impl Future<Output = StoreResult<Option<T>>>) -> Result<T, Miss> {
-    match read.await {
-        Ok(Some(found)) => Ok(found),
-        Ok(None) => Err(Miss::Absent),
-        Err(error) => Err(Miss::Failed(error)),
-    }
-}
-
-fn found<T>(answer: Result<T, Arc<Miss>>) -> StoreResult<Option<T>> {
-    match answer {
-        Ok(found) => Ok(Some(found)),
-        Err(miss) => match &*miss {
-            Miss::Absent => Ok(None),
-            Miss::Failed(error) => Err(error.clone()),
-        },
-    }
+fn bounded<K, V>(most: u64, life: Duration) -> Cache<K, V, RandomState>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    let builder = Cache::builder().max_capacity(most).time_to_live(life);
+    builder.build_with_hasher(RandomState::default())
 }
 
 #[cfg(test)]
@@ -141,7 +185,7 @@ mod tests {
 
     #[tokio::test]
     async fn lookups_of_one_secret_are_one_read_and_a_failure_is_not_kept() {
-        let cache = RecordCache::new();
+        let cache = RecordCache::new(false);
         let hash = KeyHash::of(b"a secret");
         let id = KeyId(uuid::Uuid::new_v4());
         let reads = AtomicUsize::new(0);
@@ -159,5 +203,25 @@ mod tests {
             assert_eq!(answer.unwrap(), Some(id));
         }
         assert_eq!(reads.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn what_was_read_last_is_known_while_redis_is_away() {
+        let away = || async { Err(StoreError::Unavailable(String::from("away"))) };
+        let hash = KeyHash::of(b"a secret");
+        let id = KeyId(uuid::Uuid::new_v4());
+        for keeps in [true, false] {
+            let cache = RecordCache::new(keeps);
+            cache.owner(&hash, async { Ok(Some(id)) }).await.unwrap();
+            // As after some seconds.
+            cache.owners.fresh.invalidate(&hash).await;
+            let known = cache.owner(&hash, away()).await;
+            assert_eq!(known.ok().flatten(), keeps.then_some(id));
+            cache.owner(&hash, async { Ok(None) }).await.unwrap();
+            assert!(
+                cache.owner(&hash, away()).await.is_err(),
+                "a dropped secret"
+            );
+        }
     }
 }

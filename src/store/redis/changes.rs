@@ -276,3 +276,6 @@ fn id_exists() -> StoreError {
 fn changed_meanwhile() -> StoreError {
     StoreError::Conflict(String::from("the key was changed meanwhile: read it again"))
 }
+
+#[cfg(test)]
+mod tests;

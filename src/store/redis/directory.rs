@@ -29,12 +29,13 @@ impl std::fmt::Debug for Directory {
 }
 
 impl Directory {
-    /// `clock` stands in for the clocks of this edge and of the server.
-    pub fn new(link: Arc<Link>, clock: Option<Clock>) -> Directory {
+    /// `clock` stands in for the clocks of this edge and of the server; `serves_alone`: keys are known
+    /// while Redis is away.
+    pub fn new(link: Arc<Link>, clock: Option<Clock>, serves_alone: bool) -> Directory {
         Directory {
             link,
             steps: RecordSteps::new(),
-            cache: RecordCache::new(),
+            cache: RecordCache::new(serves_alone),
             clock,
         }
     }

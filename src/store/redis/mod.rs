@@ -146,7 +146,7 @@ impl RedisStore {
             .map(|slices| Slices::new(slices, Arc::clone(&link), options.clock.clone()));
         link.inspect_once();
         Ok(Arc::new(RedisStore {
-            directory: Directory::new(Arc::clone(&link), options.clock.clone()),
+            directory: Directory::new(Arc::clone(&link), options.clock.clone(), journal.is_some()),
             slices,
             slice_step: SliceStep::new(),
             link,

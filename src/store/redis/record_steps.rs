@@ -301,9 +301,10 @@ impl RecordSteps {
         now: Option<Moment>,
     ) -> StoreResult<bool> {
         let keys = [place.paid(id, late), place.counters(Scope::Key(key))];
-        let (wall, _) = clock_figures(now);
+        let (wall, steady) = clock_figures(now);
         let args = [
             wall.to_string().into_bytes(),
+            steady.to_string().into_bytes(),
             figures.to_vec(),
             REMEMBER_MS.to_string().into_bytes(),
         ];

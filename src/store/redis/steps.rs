@@ -8,16 +8,17 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 
 use super::atomic::{Ending, group_of};
+use super::layout::Stored;
 use super::names::{Home, Shard};
 use super::{GivenUp, MOST_GIVEN_UP, RedisStore, Running};
 use crate::keys::KeyId;
 use crate::quota::{
-    Amounts, Ask, Charge, LostReservation, ReservationId, Reserved, Scope, ScopeClaim, Settled,
-    Standing,
+    Amounts, Ask, LostReservation, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
 };
 use crate::store::usage_log::event_of_lost;
 use crate::store::usual::answer_of;
 use crate::store::{AuditEntry, KeyActivity, Settlement, StoreError, StoreResult, UsageEvent};
+use crate::time::Moment;
 
 /// Leases of one shard that one sweep ends.
 const MOST_DUE: usize = 256;
@@ -53,12 +54,17 @@ impl RedisStore {
 
     /// Asks Redis.
     async fn reserve_there(&self, ask: &Ask) -> StoreResult<Reserved> {
-        let Some(home) = self.directory.home_of(ask.subject.key).await? else {
-            return Ok(Reserved::KeyChanged);
-        };
-        let home = Home {
-            shard: home.shard,
-            group: group_of(&ask.scopes),
+        let key = ask.subject.key;
+        let home = match group_of(&ask.scopes) {
+            // As the record says that the caller was admitted by: the counters know if it is old.
+            Some(group) => Home::of(key, Some(group)),
+            None => match self.directory.home_of(key).await? {
+                Some(home) => Home {
+                    group: None,
+                    ..home
+                },
+                None => return Ok(Reserved::KeyChanged),
+            },
         };
         // Without a connection nothing is sent, and there will be nothing to undo.
         let given_up = self.link.is_up().then(|| GivenUp {
@@ -220,13 +226,21 @@ impl RedisStore {
 
     pub(super) async fn refuse(&self, mut event: UsageEvent) -> StoreResult<()> {
         event.set_charged(Amounts::ZERO);
-        let home = self.directory.home_of(event.api_key_id).await?;
+        let id = event.api_key_id;
+        let home = self.directory.home_of(id).await?;
         let home = home.ok_or(StoreError::NotFound)?;
         let steady_ms = self
             .now()
             .map_or_else(|| self.wall().0, |now| now.steady_ms);
         let row = self.flood.lock().allows_row(event.api_key_id, steady_ms);
-        self.steps.refuse(&self.link, home, &event, row).await
+        let refuse = |home| self.steps.refuse(&self.link, home, &event, row);
+        match refuse(home).await {
+            Err(StoreError::NotFound) => match self.moved_from(home, id).await? {
+                Some(home) => refuse(home).await,
+                None => Err(StoreError::NotFound),
+            },
+            booked => booked,
+        }
     }
 
     pub(super) async fn sweep_leases(&self) -> StoreResult<usize> {
@@ -312,7 +326,7 @@ impl RedisStore {
             event.tell_of(&given_up.subject);
             event.is_error = true;
             event.error_code = Some(String::from("STORE_UNAVAILABLE"));
-            let ending = Ending::Settle(Charge::Void);
+            let ending = Ending::Undo;
             let GivenUp { id, home, .. } = given_up;
             let step = self
                 .steps
@@ -325,21 +339,36 @@ impl RedisStore {
     }
 
     pub(super) async fn standing_now(&self, claim: &ScopeClaim) -> StoreResult<Standing> {
-        let home = self.home_of_scope(claim.scope).await?;
-        let (stored, now) = self
-            .steps
-            .look(&self.link, home, claim.scope, self.now())
-            .await?;
+        let (_, stored, now) = self.look_at(claim.scope).await?;
         let mut counters = stored.map(|stored| stored.counters).unwrap_or_default();
         counters.refresh(claim, now);
         Ok(counters.standing(claim))
     }
 
     pub(super) async fn activity_of(&self, id: KeyId) -> StoreResult<KeyActivity> {
-        let scope = Scope::Key(id);
-        let home = self.home_of_scope(scope).await?;
-        let (stored, _) = self.steps.look(&self.link, home, scope, self.now()).await?;
+        let (_, stored, _) = self.look_at(Scope::Key(id)).await?;
         Ok(stored.map(|stored| stored.activity).unwrap_or_default())
+    }
+
+    /// Where a scope's counters are, what is stored of them, and the server's clock.
+    async fn look_at(&self, scope: Scope) -> StoreResult<(Home, Option<Stored>, Moment)> {
+        let home = self.home_of_scope(scope).await?;
+        let look = |home| self.steps.look(&self.link, home, scope, self.now());
+        let (stored, now) = look(home).await?;
+        if let (None, Scope::Key(id)) = (&stored, scope)
+            && let Some(home) = self.moved_from(home, id).await?
+        {
+            let (stored, now) = look(home).await?;
+            return Ok((home, stored, now));
+        }
+        Ok((home, stored, now))
+    }
+
+    /// Where a key's counters are now, if that is not where this edge believed them to be.
+    async fn moved_from(&self, believed: Home, id: KeyId) -> StoreResult<Option<Home>> {
+        let record = self.directory.key(id).await?;
+        let home = record.map(|record| Home::of(id, record.group));
+        Ok(home.filter(|home| home.shard != believed.shard))
     }
 
     pub(super) async fn home_of_scope(&self, scope: Scope) -> StoreResult<Home> {
@@ -356,8 +385,7 @@ impl RedisStore {
     }
 
     pub(super) async fn reset(&self, scope: Scope, audit: AuditEntry) -> StoreResult<()> {
-        let home = self.home_of_scope(scope).await?;
-        let (stored, _) = self.steps.look(&self.link, home, scope, self.now()).await?;
+        let (home, stored, _) = self.look_at(scope).await?;
         if stored.is_none() {
             return Err(StoreError::NotFound);
         }

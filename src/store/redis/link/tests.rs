@@ -62,8 +62,11 @@ async fn tell(server: &Server, words: &[&str]) -> redis::RedisResult<Value> {
     command.query_async(&mut connection).await
 }
 
+/// The promise after a server's return.
+const BACK_WITHIN: Duration = Duration::from_secs(2);
+
 /// Wide: what a slow machine may add to a deadline.
-const SLACK: Duration = Duration::from_secs(2);
+const SLACK: Duration = Duration::from_secs(10);
 
 fn counter() -> Script {
     Script::new("return redis.call('INCRBY', KEYS[1], ARGV[1])")
@@ -72,7 +75,7 @@ fn counter() -> Script {
 #[tokio::test]
 async fn a_lost_script_is_sent_anew_unnoticed() {
     let server = Server::start().await;
-    let link = Link::start(&options(&server.url())).unwrap();
+    let link = Link::start(&patient(&server.url())).unwrap();
     let script = counter();
     assert_eq!(count(&link, &script).await.unwrap(), Value::Int(1));
     link.ask(redis::cmd("SCRIPT").arg("FLUSH").to_owned())
@@ -89,7 +92,7 @@ async fn a_lost_script_is_sent_anew_unnoticed() {
 #[tokio::test]
 async fn a_killed_server_is_back_soon_after_its_return() {
     let mut server = Server::start().await;
-    let link = Link::start(&options(&server.url())).unwrap();
+    let link = Link::start(&patient(&server.url())).unwrap();
     let script = counter();
     count(&link, &script).await.unwrap();
     server.kill();
@@ -103,11 +106,7 @@ async fn a_killed_server_is_back_soon_after_its_return() {
         count(&link, &script).await.is_ok()
     })
     .await;
-    assert!(
-        back.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        back.elapsed()
-    );
+    assert!(back.elapsed() < BACK_WITHIN + SLACK, "{:?}", back.elapsed());
 }
 
 #[tokio::test]
@@ -115,7 +114,10 @@ async fn a_frozen_server_costs_one_deadline_and_then_nothing() {
     let server = Server::start().await;
     let link = Link::start(&options(&server.url())).unwrap();
     let script = counter();
-    count(&link, &script).await.unwrap();
+    eventually("it serves", SLACK, async || {
+        count(&link, &script).await.is_ok()
+    })
+    .await;
     server.signal("STOP");
     let asked = Instant::now();
     let refused = count(&link, &script).await;
@@ -137,17 +139,13 @@ async fn a_frozen_server_costs_one_deadline_and_then_nothing() {
         count(&link, &script).await.is_ok()
     })
     .await;
-    assert!(
-        back.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        back.elapsed()
-    );
+    assert!(back.elapsed() < BACK_WITHIN + SLACK, "{:?}", back.elapsed());
 }
 
 #[tokio::test]
 async fn a_primary_that_became_a_replica_is_dropped() {
     let (server, other) = (Server::start().await, Server::start().await);
-    let link = Link::start(&options(&server.url())).unwrap();
+    let link = Link::start(&patient(&server.url())).unwrap();
     let script = counter();
     count(&link, &script).await.unwrap();
     let port = other.port.to_string();
@@ -277,13 +275,13 @@ async fn a_password_is_in_no_error() {
     let unusable = Link::start(&options("redis://:wrong-secret@127.0.0.1:x/")).unwrap_err();
     assert!(!unusable.to_string().contains("secret"), "{unusable}");
     let url = format!("redis://:right-secret@127.0.0.1:{}", server.port);
-    Link::start(&options(&url)).unwrap().ping().await.unwrap();
+    Link::start(&patient(&url)).unwrap().ping().await.unwrap();
 }
 
 #[tokio::test]
 async fn background_commands_keep_their_order_and_are_refused_together() {
     let server = Server::start().await;
-    let link = Link::start(&options(&server.url())).unwrap();
+    let link = Link::start(&patient(&server.url())).unwrap();
     let echo = |n: i64| redis::cmd("ECHO").arg(n).to_owned();
     let answers = link.ask_all((0..300).map(echo).collect()).await.unwrap();
     let answers: Vec<i64> = answers
@@ -299,7 +297,7 @@ async fn background_commands_keep_their_order_and_are_refused_together() {
 #[tokio::test]
 async fn what_is_wrong_with_the_server_is_found() {
     let server = Server::with(&["--maxmemory-policy", "allkeys-lru"]).await;
-    let link = Link::start(&options(&server.url())).unwrap();
+    let link = Link::start(&patient(&server.url())).unwrap();
     let found = link.inspect().await.unwrap();
     let said: Vec<String> = found.iter().map(ToString::to_string).collect();
     assert_eq!(found.len(), 2, "{said:?}");
@@ -321,7 +319,7 @@ async fn what_is_wrong_with_the_server_is_found() {
     )
     .await;
     let url = format!("redis://edge:pw@127.0.0.1:{}", server.port);
-    let found = Link::start(&options(&url))
+    let found = Link::start(&patient(&url))
         .unwrap()
         .inspect()
         .await
@@ -335,7 +333,7 @@ async fn what_is_wrong_with_the_server_is_found() {
 #[tokio::test]
 async fn a_closed_link_refuses() {
     let server = Server::start().await;
-    let link = Link::start(&options(&server.url())).unwrap();
+    let link = Link::start(&patient(&server.url())).unwrap();
     link.ping().await.unwrap();
     link.close();
     for refused in [

@@ -1,5 +1,5 @@
 -- Giving back what one scope holds and booking what was charged, in the window the hold came from.
--- `e`: wall, rated, late, void, held, charged; `taken`: from the tokens bucket, -1 none; `numbers`: of
+-- `e`: wall, steady, rated, late, void, held, charged; `taken`: from the tokens bucket, -1 none; `numbers`: of
 -- the windows the hold came from.
 local function close(c, e, taken, numbers)
   turn_windows(c, e.wall)
@@ -10,6 +10,9 @@ local function close(c, e, taken, numbers)
       if not e.late then c[count + HELD] = c[count + HELD] - e.held[n] end
     end
   end
+  -- What is given back or taken late must not depend on who asked meanwhile.
+  refill(c, REQUESTS_BUCKET, c[REQUESTS_BUCKET + LIMIT], e.steady)
+  refill(c, TOKENS_BUCKET, c[TOKENS_BUCKET + LIMIT], e.steady)
   if not e.rated then return end
   local has_bucket = c[TOKENS_BUCKET + LIMIT] > 0
   if e.late then

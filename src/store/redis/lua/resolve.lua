@@ -6,11 +6,12 @@
 -- Answers what was done and what was charged.
 local ALREADY, APPLIED, LATE, NOT_DUE = 0, 1, 2, 3
 local WALL, STEADY, KIND, REQUESTS, IS_ERROR, CREATED, PROMPT, COMPLETION, TOOK, KEEP_SETTLED, KEEP_EXPIRED = 1, 2, 3, 4, 7, 8, 9, 10, 11, 12, 13
-local EXACT, AT_LEAST, VOID, LOST_CHARGE, LOST_RELEASE, RECONCILE = 0, 1, 2, 3, 4, 5
+local EXACT, AT_LEAST, VOID, LOST_CHARGE, LOST_RELEASE, RECONCILE, UNDO = 0, 1, 2, 3, 4, 5, 6
 
 local a = {struct.unpack('>' .. string.rep('i8', 13), ARGV[1])}
 local wall, steady = clock(a[WALL], a[STEADY])
 local kind = a[KIND]
+local void = kind == VOID or kind == LOST_RELEASE or kind == UNDO
 local lost = kind == LOST_CHARGE or kind == LOST_RELEASE
 
 local function answer(code, charged, held, owed)
@@ -19,7 +20,7 @@ end
 local NOTHING = {0, 0, 0}
 
 local r = read_reservation(KEYS[1])
-if not r and kind == VOID then
+if not r and kind == UNDO then
   -- A reserve that was given up and may still be under way: it must not open anything any more.
   redis.call('SET', KEYS[1], 's', 'PX', a[KEEP_SETTLED])
 end
@@ -40,14 +41,13 @@ local charged = {}
 for n = 1, 3 do
   local asked = max(min(a[REQUESTS + n - 1], MOST), 0)
   if kind == AT_LEAST then asked = max(asked, held[n]) end
-  if kind == VOID or kind == LOST_RELEASE then asked = 0 end
+  if void then asked = 0 end
   if kind == LOST_CHARGE then asked = held[n] end
   if late then asked = max(asked - r[CHARGED + n - 1], 0) end
   charged[n] = asked
 end
 
-local void = kind == VOID or kind == LOST_RELEASE
-local ended = {wall = wall, rated = r[RATED] == 1, late = late, void = void, held = held, charged = charged}
+local ended = {wall = wall, steady = steady, rated = r[RATED] == 1, late = late, void = void, held = held, charged = charged}
 local function close_scope(c, scope)
   close(c, ended, r[scope], {r[scope + 1], r[scope + 2], r[scope + 3]})
 end

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::server::{Server, free_port};
-use super::{Link, options};
+use super::{Link, patient};
 
 /// Its place among the tests, for the process that is started with another environment.
 const INNER: &str = "store::redis::link::tests::tls::over_tls_with_the_given_authority";
@@ -87,7 +87,7 @@ async fn over_tls_with_the_given_authority() {
     let (Ok(url), Ok(expected)) = (std::env::var("TLS_URL"), std::env::var("TLS_EXPECTED")) else {
         return;
     };
-    let link = Link::start(&options(&url)).unwrap();
+    let link = Link::start(&patient(&url)).unwrap();
     super::eventually(&expected, super::SLACK, async || {
         let told = match link.ping().await {
             Ok(()) => String::from("served"),

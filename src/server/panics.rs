@@ -3,13 +3,21 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::fake_upstream;
+use axum::extract::Json;
+use axum::response::{IntoResponse, Response};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use super::prepare;
+use crate::admin::key_change::new_key;
 use crate::config;
-use crate::keys::Secret;
+use crate::keys::{KeyId, KeyRecord, Secret};
 use crate::proxy::trip::PHASES;
-use crate::quota::Quotas;
-use crate::server::prepare;
-use crate::store::Store;
+use crate::store::{AuditEntry, Store};
+use crate::time::UnixMs;
 
 struct Running {
     edge: SocketAddr,
@@ -18,14 +26,33 @@ struct Running {
     _folder: tempfile::TempDir,
 }
 
-/// The whole server in this process, in front of a fake upstream. It ends with the test.
+/// One word, whole or as a stream.
+async fn answer(Json(request): Json<Value>) -> Response {
+    let usage = json!({"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2});
+    if request["stream"] != true {
+        let message = json!({"role": "assistant", "content": "hi"});
+        return Json(json!({"choices": [{"message": message}], "usage": usage})).into_response();
+    }
+    let word = json!({"choices": [{"delta": {"content": "hi"}}]});
+    let last = json!({"choices": [], "usage": usage});
+    let events = format!("data: {word}\n\ndata: {last}\n\ndata: [DONE]\n\n");
+    ([("content-type", "text/event-stream")], events).into_response()
+}
+
+async fn serve(listener: tokio::net::TcpListener) {
+    let router = axum::Router::new().fallback(answer);
+    while let Ok((stream, _)) = listener.accept().await {
+        let router = router.clone();
+        let service = service_fn(move |request| router.clone().oneshot(request));
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    }
+}
+
+/// The whole server in this process, in front of an upstream. It ends with the test.
 async fn run() -> Running {
-    let fake = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let upstream = fake.local_addr().unwrap();
-    tokio::spawn(fake_upstream::serve(
-        fake,
-        fake_upstream::Options::default(),
-    ));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener));
     let folder = tempfile::tempdir().unwrap();
     let yaml = format!(
         "edge: {{listen: [\"127.0.0.1:0\"]}}\nadmin: {{listen: \"127.0.0.1:0\"}}\nstore: {{path: q.db}}\n\
@@ -35,10 +62,20 @@ async fn run() -> Running {
     let prepared = prepare(loaded.config, None).unwrap();
     let (edge, store) = (prepared.edge_addresses()[0], prepared.store());
     let secret = Secret::generate("sk-test", [9; 32]);
-    let none = Quotas::default();
-    super::demo::key_in(&*store, "test", "unlimited", &secret, none)
-        .await
-        .unwrap();
+    let (id, now) = (KeyId(uuid::Uuid::new_v4()), UnixMs::now());
+    let record = KeyRecord {
+        tier: String::from("unlimited"),
+        ..new_key(id, &secret, String::from("sk-test"), now)
+    };
+    let audit = AuditEntry {
+        at: now,
+        who: String::from("test"),
+        what: String::from("key.create"),
+        subject: id.0.to_string(),
+        before: None,
+        after: None,
+    };
+    store.create_key(record, audit).await.unwrap();
     std::thread::spawn(move || prepared.run(&mut std::io::sink()).unwrap());
     Running {
         edge,
@@ -49,7 +86,7 @@ async fn run() -> Running {
 }
 
 async fn chat(running: &Running, phase: Option<&str>, stream: bool) -> reqwest::Result<u16> {
-    let body = serde_json::json!({
+    let body = json!({
         "model": "gpt-4o-mini", "stream": stream, "max_tokens": 5,
         "messages": [{"role": "user", "content": "hi"}],
     });

@@ -706,4 +706,84 @@ mod slices {
         );
         assert_eq!(standing.held, Amounts::ZERO);
     }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn per_minute_limits_are_drawn_on_ahead_and_not_exceeded() {
+        const LIMIT: i64 = 1_500;
+        let redis = RedisServer::start();
+        // The clock stands: nothing refills.
+        let (_time, shared) = clock();
+        let edges = [
+            edge(redis.url(), shared.clone()).await,
+            edge(redis.url(), shared.clone()).await,
+        ];
+        let mut caller = Caller::new(&edges[0], Quotas::default()).await;
+        caller.claims[0].rates.requests_per_minute = LIMIT;
+        let mut granted = 0;
+        let began = Instant::now();
+        while granted < LIMIT {
+            for store in &edges {
+                match caller.open(store, 40).await {
+                    Some(grant) => {
+                        caller.close(store, &grant, 20).await;
+                        granted += 1;
+                    }
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+            assert!(
+                began.elapsed() < PATIENCE,
+                "only {granted} of {LIMIT} were granted"
+            );
+        }
+        for store in &edges {
+            assert!(caller.open(store, 40).await.is_none());
+            store.close().await;
+        }
+        let steps = steps(&redis);
+        println!("{steps} steps for {LIMIT} requests");
+        assert!(steps < LIMIT as u64, "slices were used");
+        let standing = caller.standing(&edge(redis.url(), shared).await, 0).await;
+        assert_eq!(
+            (standing.used.requests, standing.requests_in_bucket),
+            (LIMIT, 0)
+        );
+        assert_eq!((standing.held, standing.running), (Amounts::ZERO, 0));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_key_that_moves_to_another_group_takes_along_what_its_slice_owes() {
+        let redis = RedisServer::start();
+        let [admitting, changing] = [edge(redis.url(), None).await, edge(redis.url(), None).await];
+        let of_group = tokens(50_000_000);
+        let caller = Caller::grouped(&changing, tokens(10_000_000), of_group).await;
+        let mut settled = caller.heat(&admitting).await;
+        while !draws_ahead(&redis, &admitting, &caller).await {
+            settled += 10;
+        }
+        settled += 10;
+        let running = caller.open(&admitting, 40).await.unwrap();
+        let moved = KeyRecord {
+            group: None,
+            ..(*caller.record).clone()
+        };
+        changing.update_key(moved, audit("test")).await.unwrap();
+        caller.close(&admitting, &running, 20).await;
+        settled += 1;
+        admitting.close().await;
+        changing.sweep().await.unwrap();
+        for at in 0..2 {
+            let standing = caller.standing(&changing, at).await;
+            assert_eq!(
+                (standing.used.requests, standing.used.tokens),
+                (settled, settled * 20)
+            );
+            assert_eq!(standing.held, Amounts::ZERO);
+        }
+        assert_eq!(caller.events(&changing).await, settled);
+        assert_eq!(
+            changing.activity(caller.key()).await.unwrap().request_count,
+            settled
+        );
+    }
 }

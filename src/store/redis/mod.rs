@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   reserve, settle ──▶ atomic.rs: one script each ──▶ link.rs: one pipelined connection ──▶ Redis
+//!     └ of hot keys ─▶ slices.rs: from memory, one step for hundreds
 //!   keys, groups ────▶ directory.rs: records, cached; versions are compared by reserve
 //!   usage, totals ───▶ queries.rs ───────────────────▶ link.rs: pooled connections
 //! ```

@@ -288,13 +288,15 @@ mod tests {
                         total += charged;
                     }
                     Doing::End(..) => {}
-                    Doing::Met(more) => if let Some(first) = running.first_mut() {
-                        if used + held + more <= LIMIT {
+                    Doing::Met(more) => {
+                        if let Some(first) = running.first_mut()
+                            && used + held + more <= LIMIT
+                        {
                             held += more;
                             slice.met(Amounts { requests: 0, ..tokens(more) });
                             *first += more;
                         }
-                    },
+                    }
                     Doing::Step(book, most) => {
                         let booked: i64 = ended.drain(..book.min(ended.len())).sum();
                         let charged = Amounts { requests: 0, ..tokens(booked) };

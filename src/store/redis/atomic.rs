@@ -313,7 +313,7 @@ impl Steps {
 }
 
 /// A key's counters are at its home, a group's in its own shard, which is the same.
-fn counters_of(home: Home, scope: Scope) -> String {
+pub(super) fn counters_of(home: Home, scope: Scope) -> String {
     match scope {
         Scope::Key(_) => home.shard.counters(scope),
         Scope::Group(id) => Shard::of_group(id).counters(scope),
@@ -328,7 +328,7 @@ pub(super) fn group_of(claims: &[ScopeClaim]) -> Option<GroupId> {
 }
 
 /// What the sums of a day need of an event.
-fn event_figures(event: &UsageEvent) -> [i64; 5] {
+pub(super) fn event_figures(event: &UsageEvent) -> [i64; 5] {
     [
         i64::from(event.is_error),
         event.created_at.0,
@@ -338,15 +338,15 @@ fn event_figures(event: &UsageEvent) -> [i64; 5] {
     ]
 }
 
-fn event_json(event: &UsageEvent) -> StoreResult<Vec<u8>> {
+pub(super) fn event_json(event: &UsageEvent) -> StoreResult<Vec<u8>> {
     serde_json::to_vec(event).map_err(unwritable)
 }
 
-fn text_bytes(text: Option<&str>) -> Vec<u8> {
+pub(super) fn text_bytes(text: Option<&str>) -> Vec<u8> {
     text.unwrap_or_default().as_bytes().to_vec()
 }
 
-fn error_bytes(event: &UsageEvent) -> Vec<u8> {
+pub(super) fn error_bytes(event: &UsageEvent) -> Vec<u8> {
     event
         .error_code
         .as_deref()
@@ -355,7 +355,7 @@ fn error_bytes(event: &UsageEvent) -> Vec<u8> {
         .to_vec()
 }
 
-fn id_bytes(id: ReservationId) -> Vec<u8> {
+pub(super) fn id_bytes(id: ReservationId) -> Vec<u8> {
     id.0.as_bytes().to_vec()
 }
 

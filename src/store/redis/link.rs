@@ -351,6 +351,13 @@ impl Link {
         self.board.is_up()
     }
 
+    /// Does work of the background on the link's own runtime; it ends with the link.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.runtime {
+            runtime.spawn(work);
+        }
+    }
+
     /// Lets the connections go; later calls are `Unavailable`.
     pub(super) fn close(&self) {
         self.board.close();

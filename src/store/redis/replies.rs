@@ -13,6 +13,10 @@ use crate::time::UnixMs;
 /// Figures before a reservation's subject.
 const RESERVATION_FIGURES: usize = 21;
 
+/// States of a reservation that may be lost.
+const OPEN: i64 = 0;
+const SLICE: i64 = 4;
+
 /// What a step that ends a reservation did.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Resolved {
@@ -28,6 +32,8 @@ pub(super) struct Kept {
     pub reservation: Reservation,
     pub group: Option<GroupId>,
     pub held: Amounts,
+    /// Of a slice: what its running exchanges held when its edge last told.
+    pub in_use: Option<Amounts>,
 }
 
 pub(super) fn read_reserved(ask: &Ask, reply: &[u8]) -> StoreResult<Reserved> {
@@ -95,10 +101,13 @@ pub(super) fn read_kept(id: ReservationId, blob: &[u8]) -> StoreResult<Option<Ke
     let (figures, subject) = blob.split_at(RESERVATION_FIGURES * 8);
     let mut figures = Figures(figures);
     let [state, ..] = figures.take::<6>()?;
-    if state != 0 {
+    let is_slice = state == SLICE;
+    if state != OPEN && !is_slice {
         return Ok(None);
     }
     let held = figures.amounts()?;
+    let _rated_and_scopes = figures.take::<9>()?;
+    let in_use = figures.amounts()?;
     let (opened_at, group, subject): (UnixMs, Option<GroupId>, Subject) =
         serde_json::from_slice(subject)
             .map_err(|error| StoreError::Fault(format!("a reservation cannot be read: {error}")))?;
@@ -112,6 +121,7 @@ pub(super) fn read_kept(id: ReservationId, blob: &[u8]) -> StoreResult<Option<Ke
         },
         group,
         held,
+        in_use: is_slice.then_some(in_use),
     }))
 }
 

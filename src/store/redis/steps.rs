@@ -31,6 +31,29 @@ impl RedisStore {
             let why = "an amount is negative or above 2^53";
             return Err(StoreError::Fault(String::from(why)));
         }
+        let Some(slices) = &self.slices else {
+            return self.reserve_there(&ask).await;
+        };
+        if let Some(grant) = slices.admit(&ask) {
+            return Ok(Reserved::Granted(grant));
+        }
+        let mut reserved = self.reserve_there(&ask).await?;
+        if let Reserved::Short(_) = reserved
+            && slices.give_back(ask.subject.key).await
+        {
+            reserved = self.reserve_there(&ask).await?;
+        }
+        if let Reserved::Granted(_) = reserved {
+            let running = self.running.lock().get(&ask.id).copied();
+            if let Some(Running { home, .. }) = running {
+                slices.warm(&ask, home, self.wall());
+            }
+        }
+        Ok(reserved)
+    }
+
+    /// Asks Redis.
+    async fn reserve_there(&self, ask: &Ask) -> StoreResult<Reserved> {
         let key = ask.subject.key;
         let home = match group_of(&ask.scopes) {
             // As the record says that the caller was admitted by: the counters know if it is old.
@@ -56,7 +79,7 @@ impl RedisStore {
         let opened_at = self.wall();
         let step = self
             .steps
-            .reserve(&self.link, home, &ask, self.now(), opened_at);
+            .reserve(&self.link, home, ask, self.now(), opened_at);
         match step.await {
             Ok(reserved) => {
                 asking.answered();
@@ -73,7 +96,7 @@ impl RedisStore {
             Err(fault @ StoreError::Unavailable(_)) => match &self.journal {
                 Some(journal) => {
                     // Granted after all: should Redis hold it too, that is settled with it.
-                    let granted = self.admit_alone(journal, &ask, home)?;
+                    let granted = self.admit_alone(journal, ask, home)?;
                     asking.answered();
                     self.alone.lock().insert(ask.id);
                     Ok(granted)
@@ -93,10 +116,6 @@ impl RedisStore {
         claims: &[ScopeClaim],
         more: Amounts,
     ) -> StoreResult<bool> {
-        let running = self.running.lock().get(&id).copied();
-        let Some(Running { home, .. }) = running else {
-            return Ok(self.alone.lock().contains(&id));
-        };
         let sound = more
             .to_array()
             .iter()
@@ -104,6 +123,15 @@ impl RedisStore {
         if !sound {
             return Ok(false);
         }
+        let running = self.running.lock().get(&id).copied();
+        let Some(Running { home, .. }) = running else {
+            if let Some(slices) = &self.slices
+                && let Some(answer) = slices.top_up(id, more).await
+            {
+                return answer;
+            }
+            return Ok(self.alone.lock().contains(&id));
+        };
         let step = self
             .steps
             .top_up(&self.link, home, id, claims, more, self.now());
@@ -136,6 +164,12 @@ impl RedisStore {
 
     pub(super) async fn resolve(&self, settlement: Settlement) -> StoreResult<Settled> {
         let id = settlement.id;
+        if let Some(slices) = &self.slices
+            && let Some(settled) = slices.settle(&settlement)?
+        {
+            self.learn(&settlement, settled);
+            return Ok(settled);
+        }
         let running = self.running.lock().get(&id).copied();
         let alone = self.alone.lock().contains(&id);
         let settled = match &self.journal {
@@ -149,12 +183,17 @@ impl RedisStore {
         };
         self.running.lock().remove(&id);
         self.alone.lock().remove(&id);
+        self.learn(&settlement, settled);
+        Ok(settled)
+    }
+
+    /// What answers of this kind usually use.
+    fn learn(&self, settlement: &Settlement, settled: Settled) {
         if settled != Settled::Already
-            && let Some((key, model, output)) = answer_of(&settlement)
+            && let Some((key, model, output)) = answer_of(settlement)
         {
             self.usual.lock().record(key, model, output);
         }
-        Ok(settled)
     }
 
     async fn resolve_there(
@@ -239,7 +278,7 @@ impl RedisStore {
         };
         let policy = self.options.lost_reservation;
         let charged = match policy {
-            LostReservation::Charge => kept.held,
+            LostReservation::Charge => kept.in_use.unwrap_or(kept.held),
             LostReservation::Release => Amounts::ZERO,
         };
         let event = event_of_lost(&kept.reservation, charged, "lease_expired", self.wall());
@@ -247,6 +286,11 @@ impl RedisStore {
             shard,
             group: kept.group,
         };
+        if kept.in_use.is_some() {
+            let step = &self.slice_step;
+            let lose = step.lose(&self.link, home, id, policy, &event, self.now());
+            return lose.await;
+        }
         let ending = Ending::Lose(policy);
         let step = self
             .steps
@@ -265,6 +309,9 @@ impl RedisStore {
         };
         for (id, lease_ms) in running {
             self.extend(&[id], lease_ms).await?;
+        }
+        if let Some(slices) = &self.slices {
+            slices.renew_all();
         }
         Ok(())
     }

@@ -29,12 +29,13 @@ impl std::fmt::Debug for Directory {
 }
 
 impl Directory {
-    /// `clock` stands in for the clocks of this edge and of the server.
-    pub fn new(link: Arc<Link>, clock: Option<Clock>) -> Directory {
+    /// `clock` stands in for the clocks of this edge and of the server. `serves_stale`: callers are
+    /// looked up in what was seen within the last hour while Redis is away.
+    pub fn new(link: Arc<Link>, clock: Option<Clock>, serves_stale: bool) -> Directory {
         Directory {
             link,
             steps: RecordSteps::new(),
-            cache: RecordCache::new(),
+            cache: RecordCache::new(serves_stale),
             clock,
         }
     }
@@ -51,12 +52,13 @@ impl Directory {
         freshness: Freshness,
     ) -> StoreResult<Option<Arc<KeyRecord>>> {
         if freshness == Freshness::Now {
-            let Some(id) = self.read_owner(hash).await? else {
+            let owner = self.read_owner(hash).await;
+            let Some(id) = self.cache.owner_now(hash, owner).await? else {
                 self.cache.drop_owner(hash).await;
                 self.cache.put_stranger(*hash).await;
                 return Ok(None);
             };
-            let record = self.key(id).await?;
+            let record = self.callers_key(id).await?;
             return Ok(record.filter(|record| self.opens(record, hash)));
         }
         if self.cache.is_stranger(hash) {
@@ -69,7 +71,7 @@ impl Directory {
                 return Ok(Some(record));
             }
             // The secret may be newer than what is remembered of its key.
-            let record = self.key(id).await?;
+            let record = self.callers_key(id).await?;
             if let Some(record) = record.filter(|record| self.opens(record, hash)) {
                 return Ok(Some(record));
             }
@@ -163,6 +165,12 @@ impl Directory {
             Some(stored) => String::from_utf8(stored)
                 .map_err(|_| super::answers::fault("a setting that is not text")),
         }
+    }
+
+    /// As it is now, or as it was seen last.
+    async fn callers_key(&self, id: KeyId) -> StoreResult<Option<Arc<KeyRecord>>> {
+        let record = self.key(id).await;
+        self.cache.key_now(id, record).await
     }
 
     async fn cached_key(&self, id: KeyId) -> StoreResult<Option<Arc<KeyRecord>>> {

@@ -19,9 +19,11 @@ impl Directory {
         if freshness == Freshness::Checked {
             return self.cache.group(id, self.read_group(id)).await;
         }
-        let record = self.read_group(id).await?;
-        self.cache.put_group(id, record.as_ref()).await;
-        Ok(record)
+        let record = self.read_group(id).await;
+        if let Ok(record) = &record {
+            self.cache.put_group(id, record.as_ref()).await;
+        }
+        self.cache.group_now(id, record).await
     }
 
     async fn read_group(&self, id: GroupId) -> StoreResult<Option<Arc<GroupRecord>>> {

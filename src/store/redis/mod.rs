@@ -135,7 +135,7 @@ impl RedisStore {
         let journal = options.journal.as_deref().map(Journal::open).transpose()?;
         link.inspect_once();
         Ok(Arc::new(RedisStore {
-            directory: Directory::new(Arc::clone(&link), options.clock.clone()),
+            directory: Directory::new(Arc::clone(&link), options.clock.clone(), journal.is_some()),
             link,
             steps: Steps::new(),
             server_clock: ServerClock::default(),

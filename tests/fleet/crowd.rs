@@ -10,7 +10,7 @@ use super::support::redis_server::RedisServer;
 async fn of_a_crowd_on_two_edges_exactly_as_many_pass_as_the_key_bears() {
     let redis = RedisServer::start();
     let fleet = Fleet::on(&redis.url()).start(2).await;
-    let quota = json!({"name": "crowd", "token_limit": 0, "request_limit": 37,
+    let quota = json!({"name": "crowd", "token_limit": 1_000_000, "request_limit": 37,
                        "rate_limit_tier": "unlimited"});
     let key = fleet.admin(0).create(quota).await;
     let statuses = join_all((0..500).map(|n| fleet.status(n % 2, &key.secret))).await;

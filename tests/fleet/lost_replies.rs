@@ -35,8 +35,9 @@ async fn lose_replies(fleet: &Fleet, key: &Key, proxies: &[&FaultProxy]) {
                 assert_eq!(body["error"]["code"], "store_unavailable", "{body}");
             }
             good += u64::from(status == 200);
-            eventually(PATIENCE, || async { that(lost(), |n| *n == before + 1) }).await;
-            println!("round {round}, {step}: {status}");
+            eventually(PATIENCE, || async { that(lost(), |n| *n > before) }).await;
+            // A cluster's client may ask another node next, and lose that reply too.
+            println!("round {round}, {step}: {status}, {} lost", lost() - before);
         }
     }
     fleet.assert_balanced(&[key]).await;

@@ -101,7 +101,7 @@ async fn a_group_is_one_quota_on_all_edges() {
     let group = json!({"name": "team", "quotas": {"requests": {"limit": 7}}});
     let here = fleet.admin(0);
     let group = here.ok(Method::POST, "/admin/groups", Some(&group)).await;
-    let member = json!({"name": "m", "token_limit": 0, "group": group["id"],
+    let member = json!({"name": "m", "token_limit": 1_000_000, "group": group["id"],
                         "rate_limit_tier": "unlimited"});
     let keys = [
         here.create(member.clone()).await,

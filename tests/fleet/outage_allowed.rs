@@ -12,6 +12,9 @@ use super::support::redis_server::RedisServer;
 use super::support::rig::chat;
 use super::support::wait::{PATIENCE, eventually, that};
 
+/// With `everysec`, Redis may answer up to two seconds before it writes: these a kill would lose.
+const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+
 /// Records are fresh for 5 s; the outage must outlast them.
 const OUTAGE: Duration = Duration::from_secs(6);
 
@@ -49,7 +52,7 @@ async fn booked(fleet: &Fleet, keys: &[&Key]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn known_keys_are_served_without_redis_and_reconciled_on_its_return() {
-    let redis = RedisServer::start_with(&["--appendonly", "yes"]);
+    let redis = RedisServer::start_with(&DURABLE);
     let fleet = fleet(&redis).await;
     let wide = fleet.admin(0).key(1_000_000).await;
     let narrow = fleet.admin(0).key(200).await;
@@ -111,7 +114,7 @@ async fn known_keys_are_served_without_redis_and_reconciled_on_its_return() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edge_that_dies_in_the_outage_reconciles_once() {
-    let redis = RedisServer::start_with(&["--appendonly", "yes"]);
+    let redis = RedisServer::start_with(&DURABLE);
     let mut fleet = fleet(&redis).await;
     let key = fleet.admin(0).key(1_000_000).await;
     for at in [0, 1] {

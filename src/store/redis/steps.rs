@@ -66,15 +66,14 @@ impl RedisStore {
                 None => return Ok(Reserved::KeyChanged),
             },
         };
-        // Without a connection nothing is sent, and there will be nothing to undo.
-        let given_up = self.link.is_up().then(|| GivenUp {
-            id: ask.id,
-            home,
-            subject: Arc::clone(&ask.subject),
-        });
         let asking = Asking {
             store: self,
-            given_up,
+            away_since: self.link.away_since(),
+            given_up: Some(GivenUp {
+                id: ask.id,
+                home,
+                subject: Arc::clone(&ask.subject),
+            }),
         };
         let opened_at = self.wall();
         let step = self
@@ -404,6 +403,8 @@ impl RedisStore {
 /// was told that there is none, or has gone.
 struct Asking<'a> {
     store: &'a RedisStore,
+    /// As it was at the beginning: a loss that still lasts at the end means that nothing was sent.
+    away_since: Option<tokio::time::Instant>,
     given_up: Option<GivenUp>,
 }
 
@@ -415,7 +416,8 @@ impl Asking<'_> {
 
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
-        if let Some(given_up) = self.given_up.take() {
+        let was_sent = self.away_since.is_none() || self.store.link.away_since() != self.away_since;
+        if let Some(given_up) = self.given_up.take().filter(|_| was_sent) {
             let mut waiting = self.store.given_up.lock();
             if waiting.len() < MOST_GIVEN_UP {
                 waiting.push_back(given_up);

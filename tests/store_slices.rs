@@ -743,7 +743,8 @@ mod slices {
         let steps = steps(&redis);
         println!("{steps} steps for {LIMIT} requests");
         assert!(steps < LIMIT as u64, "slices were used");
-        let standing = caller.standing(&edge(redis.url(), shared).await, 0).await;
+        let after = edge(redis.url(), shared).await;
+        let standing = caller.standing(&after, 0).await;
         assert_eq!(
             (standing.used.requests, standing.requests_in_bucket),
             (LIMIT, 0)

@@ -14,6 +14,9 @@ use super::fake::Fake;
 use super::process::Process;
 use super::wire::Wire;
 
+/// Where OpenAI's clients ask for a chat.
+pub const CHAT: &str = "/v1/chat/completions";
+
 /// The credential that the proxy holds for the fakes.
 pub const CREDENTIAL: &str = "sk-upstream-credential-7777";
 
@@ -122,6 +125,21 @@ impl Rig {
         let mut process = self.process.take().expect("the proxy was ended");
         process.signal("TERM");
         process.exited(Duration::from_secs(60)).await
+    }
+
+    /// The end of a test: all is settled, the proxy ends well and never panicked, its books balance.
+    /// Answers the books.
+    ///
+    /// # Panics
+    /// Where it is not so.
+    pub async fn end(mut self) -> Books {
+        self.admin().settled().await;
+        let said = self.process().output();
+        assert!(!said.contains("panicked"), "{said}");
+        assert!(self.term().await.success());
+        let books = self.books();
+        books.assert_balanced();
+        books
     }
 
     /// Starts the proxy again on the same books, on new ports. Kills one that still runs.

@@ -45,7 +45,9 @@ pub(super) fn strings(answer: Value) -> StoreResult<Vec<Vec<u8>>> {
 }
 
 /// Fields and values of a hash.
-pub(super) fn pairs(answer: Value) -> StoreResult<Vec<(Vec<u8>, Vec<u8>)>> {
+pub(super) type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+pub(super) fn pairs(answer: Value) -> StoreResult<Pairs> {
     if let Value::Map(pairs) = answer {
         let pairs = pairs.into_iter().map(|(field, value)| {
             let field = bytes(field)?.ok_or_else(unexpected)?;
@@ -62,7 +64,7 @@ pub(super) fn pairs(answer: Value) -> StoreResult<Vec<(Vec<u8>, Vec<u8>)>> {
 }
 
 /// One page of a scan of a hash: where to go on (0: the end), and its fields and values.
-pub(super) fn scanned(answer: Value) -> StoreResult<(u64, Vec<(Vec<u8>, Vec<u8>)>)> {
+pub(super) fn scanned(answer: Value) -> StoreResult<(u64, Pairs)> {
     let [cursor, page]: [Value; 2] = array(answer)?.try_into().map_err(|_| unexpected())?;
     let cursor = bytes(cursor)?.ok_or_else(unexpected)?;
     let cursor = std::str::from_utf8(&cursor).ok();

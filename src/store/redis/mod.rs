@@ -55,6 +55,7 @@ mod pools;
 mod queries;
 mod record_steps;
 mod records;
+mod replies;
 mod sentinel;
 mod server_clock;
 mod session;

@@ -129,26 +129,29 @@ fn read_event(member: &[u8]) -> StoreResult<UsageEvent> {
 /// Deletes usage events older than this; answers how many.
 pub(super) async fn prune_events(link: &Link, before: UnixMs) -> StoreResult<usize> {
     let mut pruned = 0;
-    for shard in Shard::all() {
-        loop {
-            let chunk = prune_chunk(link, shard, before).await?;
-            pruned += chunk;
-            if chunk == 0 {
-                break;
-            }
+    let mut shards: Vec<Shard> = Shard::all().collect();
+    while !shards.is_empty() {
+        let oldest = shards.iter().map(|shard| {
+            let mut oldest = redis::cmd("ZRANGE");
+            oldest.arg(shard.all_events()).arg("-inf");
+            oldest.arg(format!("({}", before.0)).arg("BYSCORE");
+            oldest.arg("LIMIT").arg(0).arg(CHUNK).arg("WITHSCORES");
+            oldest
+        });
+        let answers = link.ask_all(oldest.collect()).await?;
+        let mut further = Vec::new();
+        for (shard, answer) in shards.into_iter().zip(answers) {
+            let removed = prune_chunk(link, shard, &scored(answer)?).await?;
+            further.extend((removed > 0).then_some(shard));
+            pruned += removed;
         }
+        shards = further;
     }
     Ok(pruned)
 }
 
-/// Deletes one chunk of a shard's oldest events.
-async fn prune_chunk(link: &Link, shard: Shard, before: UnixMs) -> StoreResult<usize> {
-    let index = shard.all_events();
-    let mut oldest = redis::cmd("ZRANGE");
-    oldest.arg(&index).arg("-inf").arg(format!("({}", before.0));
-    oldest.arg("BYSCORE").arg("LIMIT").arg(0).arg(CHUNK);
-    oldest.arg("WITHSCORES");
-    let entries = scored(link.ask(oldest).await?)?;
+/// Deletes what these entries of a shard's index stand for: its oldest.
+async fn prune_chunk(link: &Link, shard: Shard, entries: &[(i64, Vec<u8>)]) -> StoreResult<usize> {
     let Some((last, _)) = entries.last() else {
         return Ok(0);
     };
@@ -164,26 +167,32 @@ async fn prune_chunk(link: &Link, shard: Shard, before: UnixMs) -> StoreResult<u
     // The events first: what the index still names is found again, and pruned, however this ends.
     let events = keys.iter().map(|key| until_last(shard.events(*key)));
     link.ask_all(events.collect()).await?;
-    let removed = int(&link.ask(until_last(index)).await?)?;
+    let removed = int(&link.ask(until_last(shard.all_events())).await?)?;
     Ok(usize::try_from(removed).unwrap_or(0))
 }
 
 /// The sums of all open reservations.
 pub(super) async fn totals(link: &Link) -> StoreResult<Totals> {
     let mut totals = Totals::default();
-    for shard in Shard::all() {
-        let mut first = 0;
-        loop {
+    let mut shards: Vec<Shard> = Shard::all().collect();
+    let mut first = 0;
+    while !shards.is_empty() {
+        let ranges = shards.iter().map(|shard| {
             let mut range = redis::cmd("ZRANGE");
             range.arg(shard.leases()).arg(first).arg(first + CHUNK - 1);
-            let ids = strings(link.ask(range).await?)?;
-            let full = ids.len() == CHUNK;
-            add_held(link, shard, &ids, &mut totals).await?;
-            if !full {
-                break;
+            range
+        });
+        let answers = link.ask_all(ranges.collect()).await?;
+        let mut further = Vec::new();
+        for (shard, answer) in shards.into_iter().zip(answers) {
+            let ids = strings(answer)?;
+            further.extend((ids.len() == CHUNK).then_some(shard));
+            if !ids.is_empty() {
+                add_held(link, shard, &ids, &mut totals).await?;
             }
-            first += CHUNK;
         }
+        shards = further;
+        first += CHUNK;
     }
     Ok(totals)
 }

@@ -121,11 +121,7 @@ async fn key_days(
                 days.extend(wanted.map(|day| KeyDay { shard, key, day }));
             }
         }
-        None => {
-            for shard in Shard::all() {
-                listed(link, shard, since_day, until_day, &mut days).await?;
-            }
-        }
+        None => listed(link, since_day, until_day, &mut days).await?,
     }
     Ok(days)
 }
@@ -146,10 +142,8 @@ async fn span(link: &Link, shard: Shard) -> StoreResult<Vec<String>> {
         return Ok(Vec::new());
     };
     let noon = |entry: &[u8]| {
-        Some(UnixMs::parse_rfc3339(&format!(
-            "{}T12:00:00Z",
-            day_of(entry)?
-        ))?)
+        let day = day_of(entry)?;
+        UnixMs::parse_rfc3339(&format!("{day}T12:00:00Z"))
     };
     let (Some(first), Some(last)) = (noon(first), noon(last)) else {
         return Err(fault("a day that is none"));
@@ -163,37 +157,47 @@ async fn span(link: &Link, shard: Shard) -> StoreResult<Vec<String>> {
     Ok(days)
 }
 
-/// What a shard lists in the range.
+/// What the shards list in the range.
 async fn listed(
     link: &Link,
-    shard: Shard,
     since_day: &str,
     until_day: &str,
     days: &mut Vec<KeyDay>,
 ) -> StoreResult<()> {
+    // No key's id is longer than what follows the last day here.
+    let end = [b"[", until_day.as_bytes(), &[0xff; 17]].concat();
+    let mut shards: Vec<Shard> = Shard::all().collect();
     let mut first = 0;
-    loop {
-        let mut page = redis::cmd("ZRANGE");
-        // No key's id is longer than what follows the last day here.
-        let end = [b"[", until_day.as_bytes(), &[0xff; 17]].concat();
-        page.arg(shard.days()).arg(format!("[{since_day}")).arg(end);
-        page.arg("BYLEX").arg("LIMIT").arg(first).arg(CHUNK);
-        let entries = strings(link.ask(page).await?)?;
-        for entry in &entries {
-            let key = entry
-                .get(DAY_CHARS..)
-                .and_then(|id| uuid::Uuid::from_slice(id).ok());
-            let (Some(day), Some(key)) = (day_of(entry), key) else {
-                return Err(fault("a day that is none"));
-            };
-            let (day, key) = (day.to_owned(), KeyId(key));
-            days.push(KeyDay { shard, key, day });
+    while !shards.is_empty() {
+        let pages = shards.iter().map(|shard| {
+            let mut page = redis::cmd("ZRANGE");
+            page.arg(shard.days()).arg(format!("[{since_day}"));
+            page.arg(&end)
+                .arg("BYLEX")
+                .arg("LIMIT")
+                .arg(first)
+                .arg(CHUNK);
+            page
+        });
+        let answers = link.ask_all(pages.collect()).await?;
+        let mut further = Vec::new();
+        for (shard, answer) in shards.into_iter().zip(answers) {
+            let entries = strings(answer)?;
+            further.extend((entries.len() == CHUNK).then_some(shard));
+            for entry in &entries {
+                let id = entry.get(DAY_CHARS..);
+                let key = id.and_then(|id| uuid::Uuid::from_slice(id).ok());
+                let (Some(day), Some(key)) = (day_of(entry), key) else {
+                    return Err(fault("a day that is none"));
+                };
+                let (day, key) = (day.to_owned(), KeyId(key));
+                days.push(KeyDay { shard, key, day });
+            }
         }
-        if entries.len() < CHUNK {
-            return Ok(());
-        }
+        shards = further;
         first += CHUNK;
     }
+    Ok(())
 }
 
 fn day_of(entry: &[u8]) -> Option<&str> {

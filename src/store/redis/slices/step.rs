@@ -1,11 +1,12 @@
 //! The step of a slice on the server (`lua/slice.lua`).
 
 use super::super::atomic::{
-    bytes_of, counters_of, error_bytes, event_figures, event_json, id_bytes, text_bytes,
+    counters_of, error_bytes, event_figures, event_json, id_bytes, text_bytes,
 };
 use super::super::layout::{Figures, Packer, Stored};
 use super::super::link::{Link, Script};
 use super::super::names::Home;
+use super::super::replies::bytes_of;
 use super::cell::{Batch, Terms};
 use crate::keys::KeyId;
 use crate::quota::counters::Counters;

@@ -1,0 +1,314 @@
+//! Two edges on one Redis, many tasks at once, replies lost on the way: a checker over the history.
+//!
+//! Each grant carries a snapshot of the counters as its own atomic step left them, so that invariant I1
+//! is checked at every admission; the sums are checked at the end.
+
+#[cfg(test)]
+#[path = "support/chance.rs"]
+#[expect(dead_code, reason = "other tests use the rest of it")]
+mod chance;
+#[cfg(test)]
+#[path = "support/fault_proxy.rs"]
+#[expect(dead_code, reason = "other tests use the rest of it")]
+mod fault_proxy;
+#[cfg(test)]
+#[path = "support/records.rs"]
+mod records;
+#[cfg(test)]
+#[path = "support/redis_server.rs"]
+#[expect(dead_code, reason = "other tests use the rest of it")]
+mod redis_server;
+#[cfg(test)]
+#[path = "support/soak.rs"]
+mod soak;
+
+#[cfg(test)]
+mod history {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use quota_proxy::keys::{KeyId, KeyRecord};
+    use quota_proxy::quota::{
+        Amounts, Charge, GroupId, Limit, LostReservation, Quotas, Rates, Reserved, Scope,
+        ScopeClaim, Settled, Standing,
+    };
+    use quota_proxy::store::redis::{LinkOptions, RedisOptions, RedisStore, Topology};
+    use quota_proxy::store::{GroupRecord, Settlement, Store, StoreError, StoreResult, UsageQuery};
+    use quota_proxy::time::UnixMs;
+    use uuid::Uuid;
+
+    use super::chance::Chance;
+    use super::fault_proxy::FaultProxy;
+    use super::records::{ask, audit, event, key_record};
+    use super::redis_server::RedisServer;
+    use super::soak::soak;
+
+    const TASKS: usize = 24;
+    /// Of each task.
+    const OPERATIONS: u32 = 400;
+    const KEYS: usize = 4;
+    /// Of the group; small, so that most of the time somebody is refused.
+    fn limit() -> i64 {
+        2_000_000 * i64::from(soak())
+    }
+
+    fn edge(url: String) -> Arc<RedisStore> {
+        let link = LinkOptions {
+            topology: Topology::Standalone,
+            urls: vec![url],
+            primary: String::new(),
+            pool_size: 2,
+            timeout: Duration::from_secs(2),
+        };
+        let options = RedisOptions {
+            link,
+            lost_reservation: LostReservation::Charge,
+            journal: None,
+            clock: None,
+        };
+        RedisStore::start(options).unwrap()
+    }
+
+    fn tokens(limit: i64) -> Quotas {
+        Quotas {
+            tokens: Limit {
+                limit,
+                ..Limit::default()
+            },
+            ..Quotas::default()
+        }
+    }
+
+    /// What all tasks of a history share.
+    struct World {
+        edges: [Arc<RedisStore>; 2],
+        keys: Vec<(KeyId, Vec<ScopeClaim>)>,
+        charged: AtomicI64,
+        granted: AtomicU64,
+        refused: AtomicU64,
+        unanswered: AtomicU64,
+    }
+
+    impl World {
+        fn check(&self, standings: &[Standing]) {
+            for standing in standings {
+                let limit = standing.quotas.tokens.limit;
+                let taken = standing.used.tokens + standing.held.tokens;
+                assert!(taken <= limit, "I1: {standing:?}");
+                assert!(standing.held.tokens >= 0 && standing.used.tokens >= 0);
+            }
+        }
+
+        /// One exchange: reserve, perhaps again, perhaps renew and top up, settle, perhaps again.
+        async fn exchange(&self, chance: &mut Chance) {
+            let edge = &self.edges[chance.below(2) as usize];
+            let (key, claims) = &self.keys[chance.below(KEYS as u64) as usize];
+            let (input, output) = (chance.below(50) as i64, chance.below(2_000) as i64);
+            let ask = ask(Uuid::new_v4(), *key, claims.clone(), input, output);
+            let grant = match edge.reserve(ask.clone()).await {
+                Ok(Reserved::Granted(grant)) => grant,
+                Ok(Reserved::Short(_)) => {
+                    self.refused.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                Ok(Reserved::KeyChanged) => panic!("no key was changed"),
+                // It is undone by the sweep, whether it was granted or not.
+                Err(StoreError::Unavailable(_)) => {
+                    self.unanswered.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                Err(fault) => panic!("{fault}"),
+            };
+            self.granted.fetch_add(1, Ordering::Relaxed);
+            self.check(&grant.standings);
+            if chance.below(10) == 0 {
+                match edge.reserve(ask.clone()).await {
+                    Ok(Reserved::Granted(again)) => assert_eq!(again.held, grant.held),
+                    Ok(other) => panic!("a repeated reserve answered {other:?}"),
+                    // Given up: undone, or settled below before that.
+                    Err(_) => {
+                        self.unanswered.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    }
+                }
+            }
+            if chance.below(10) == 0 {
+                let _ = edge.renew(&[ask.id], 600_000).await;
+            }
+            let charge = match chance.below(8) {
+                0 => Charge::Void,
+                _ => Charge::Exact(Amounts {
+                    requests: 1,
+                    tokens: chance.below(grant.held.tokens as u64 + 1) as i64,
+                    nano_usd: 0,
+                }),
+            };
+            for _ in 0..1 + chance.below(3) {
+                let settlement = Settlement {
+                    id: ask.id,
+                    charge,
+                    event: event(ask.id.0, *key, UnixMs::now()),
+                };
+                settle_surely(edge, settlement).await;
+            }
+            let charged = charge.of(grant.held).tokens;
+            self.charged.fetch_add(charged, Ordering::Relaxed);
+        }
+    }
+
+    /// Until it is answered, as the settler does.
+    async fn settle_surely(edge: &RedisStore, settlement: Settlement) {
+        loop {
+            match edge.settle(settlement.clone()).await {
+                Err(StoreError::Unavailable(_)) => {}
+                Err(fault) => panic!("{fault}"),
+                Ok(Settled::Late { .. }) => panic!("no lease ran out"),
+                Ok(Settled::Applied { .. } | Settled::Already) => return,
+            }
+        }
+    }
+
+    /// Two edges, a group of keys; the second edge behind the proxy.
+    async fn world(server: &RedisServer, proxy: &FaultProxy) -> World {
+        let edges = [edge(server.url()), edge(server.url_at(proxy.addr()))];
+        for edge in &edges {
+            while edge.ping().await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        }
+        let group = GroupRecord {
+            id: GroupId(Uuid::new_v4()),
+            name: String::from("team"),
+            quotas: tokens(limit()),
+            allowed_pools: Vec::new(),
+            allowed_models: Vec::new(),
+            version: 0,
+            created_at: UnixMs(0),
+            updated_at: UnixMs(0),
+        };
+        edges[0]
+            .put_group(group.clone(), audit("group"))
+            .await
+            .unwrap();
+        let claim = |scope, limit| ScopeClaim {
+            scope,
+            quotas: tokens(limit),
+            rates: Rates::default(),
+        };
+        let mut keys = Vec::new();
+        for n in 0..KEYS {
+            let record = KeyRecord {
+                group: Some(group.id),
+                ..key_record(Uuid::new_v4())
+            };
+            let record = edges[n % 2]
+                .create_key(record, audit("create"))
+                .await
+                .unwrap();
+            let own = claim(Scope::Key(record.id), limit() / 2);
+            keys.push((record.id, vec![own, claim(Scope::Group(group.id), limit())]));
+        }
+        World {
+            edges,
+            keys,
+            charged: AtomicI64::new(0),
+            granted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            unanswered: AtomicU64::new(0),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_history_of_two_edges_breaks_an_invariant() {
+        let server = tokio::task::spawn_blocking(RedisServer::start)
+            .await
+            .unwrap();
+        let proxy = FaultProxy::start(server.address());
+        let world = Arc::new(world(&server, &proxy).await);
+        let mut chance = Chance::from_env();
+        let operations = OPERATIONS * soak();
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|_| {
+                let (world, mut chance) = (world.clone(), chance.fork());
+                tokio::spawn(async move {
+                    for _ in 0..operations {
+                        world.exchange(&mut chance).await;
+                    }
+                })
+            })
+            .collect();
+        let running = || tasks.iter().any(|task| !task.is_finished());
+        while running() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            match chance.below(3) {
+                0 => drop(server.command(&["SCRIPT", "FLUSH"])),
+                1 => proxy.swallow_reply_to("EVALSHA"),
+                _ => {}
+            }
+        }
+        for task in tasks {
+            task.await.unwrap();
+        }
+        proxy.pass();
+        end(&world).await;
+    }
+
+    /// When all is settled and undone, the books, the counters and the history say the same.
+    async fn end(world: &World) {
+        let edge = &world.edges[0];
+        eventually("all that was held is back", (0, 0), async || {
+            for edge in &world.edges {
+                edge.sweep().await?;
+            }
+            let totals = edge.totals().await?;
+            Ok((totals.open_reservations, totals.held.tokens))
+        })
+        .await;
+        let charged = world.charged.load(Ordering::Relaxed);
+        let mut used = 0;
+        for (key, claims) in &world.keys {
+            let standings = [
+                edge.standing(claims[0]).await.unwrap(),
+                edge.standing(claims[1]).await.unwrap(),
+            ];
+            world.check(&standings);
+            used += standings[0].used.tokens;
+            let query = UsageQuery {
+                key: Some(*key),
+                limit: 1_000_000,
+                ..UsageQuery::default()
+            };
+            let page = edge.usage_events(query).await.unwrap();
+            let booked: i64 = page.items.iter().map(|event| event.total_tokens).sum();
+            assert_eq!(booked, standings[0].used.tokens, "I5");
+        }
+        let group = edge.standing(world.keys[0].1[1]).await.unwrap();
+        assert_eq!(group.used.tokens, used, "the group is the sum of its keys");
+        assert_eq!(used, charged, "what callers settled is what was charged");
+        println!(
+            "{} granted, {} refused, {} unanswered, {charged} tokens charged: no violation",
+            world.granted.load(Ordering::Relaxed),
+            world.refused.load(Ordering::Relaxed),
+            world.unanswered.load(Ordering::Relaxed),
+        );
+    }
+
+    async fn eventually<T: PartialEq + std::fmt::Debug>(
+        what: &str,
+        expected: T,
+        mut read: impl AsyncFnMut() -> StoreResult<T>,
+    ) {
+        let mut last = None;
+        for _ in 0..300 {
+            if let Ok(value) = read().await {
+                if value == expected {
+                    return;
+                }
+                last = Some(value);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{what}: {last:?} where {expected:?} was expected");
+    }
+}

@@ -62,6 +62,7 @@ mod session;
 mod slices;
 mod steps;
 mod sums;
+mod sweep;
 
 pub use self::link::{LinkOptions, Topology};
 pub use self::slices::SliceOptions;

@@ -23,7 +23,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use self::cell::{Batch, Cell, Finished, Need, Stage, Terms};
+use self::batch::{Batch, Finished, Need, Terms};
+use self::cell::{Cell, Stage};
 use self::heat::Heat;
 use self::step::Answer;
 use super::link::Link;
@@ -34,11 +35,13 @@ use crate::quota::{Amounts, Ask, Grant, ReservationId, Settled, Subject};
 use crate::store::{Settlement, StoreError, StoreResult};
 use crate::time::{Clock, UnixMs};
 
+mod batch;
 mod cell;
 mod demand;
 mod heat;
 mod slice;
 mod step;
+mod view;
 
 pub use self::step::SliceOptions;
 pub(super) use self::step::SliceStep;

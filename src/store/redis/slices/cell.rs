@@ -13,18 +13,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::super::names::Home;
+use super::batch::{Batch, Finished, Need, Terms};
 use super::demand::Demand;
-use super::slice::{Report, Slice};
+use super::slice::Slice;
 use super::step::{Answer, Code};
-use crate::keys::KeyId;
-use crate::quota::amount::tokens_for;
+use super::view::View;
 use crate::quota::counters::Counters;
-use crate::quota::{Amounts, Ask, Grant, ReservationId, ScopeClaim, Standing};
-use crate::store::UsageEvent;
+use crate::quota::{Amounts, Ask, Grant, ScopeClaim};
 use crate::time::DAY_MS;
 
 /// What has ended is booked so soon, or as soon as there are [`MOST_EVENTS`].
@@ -50,59 +48,6 @@ pub(super) enum Stage {
     Open,
     Draining,
     Ended,
-}
-
-/// An exchange that has ended.
-#[derive(Debug)]
-pub(super) struct Finished {
-    pub event: UsageEvent,
-    pub charged: Amounts,
-}
-
-/// A running exchange needs more than is unspent.
-#[derive(Debug)]
-pub(super) struct Need {
-    pub id: ReservationId,
-    pub more: Amounts,
-    pub answer: oneshot::Sender<bool>,
-}
-
-/// One step, as it is sent however often.
-#[derive(Debug)]
-pub(super) struct Batch {
-    pub id: Uuid,
-    pub seq: i64,
-    /// Nothing runs any more: the slice ends with it.
-    pub last: bool,
-    pub report: Report,
-    pub wanted: Amounts,
-    pub least: Amounts,
-    pub need: Option<(ReservationId, Amounts)>,
-    pub events: Vec<Finished>,
-    charged: Amounts,
-}
-
-/// What a slice was drawn under. It never changes.
-#[derive(Debug)]
-pub(super) struct Terms {
-    pub id: ReservationId,
-    pub key: KeyId,
-    pub home: Home,
-    pub key_version: i64,
-    pub group_version: Option<i64>,
-    pub scopes: Vec<ScopeClaim>,
-    pub lease_ms: i64,
-    /// What Redis keeps with it, for the event should it be lost.
-    pub subject: Vec<u8>,
-}
-
-impl Terms {
-    /// Whether an ask comes under the same records and limits.
-    pub fn rule(&self, ask: &Ask) -> bool {
-        self.key_version == ask.key_version
-            && self.group_version == ask.group_version
-            && self.scopes == ask.scopes
-    }
 }
 
 #[derive(Debug)]
@@ -194,7 +139,7 @@ impl Cell {
         if first || newly_low {
             self.wake.notify_one();
         }
-        fits.then(|| state.grant(ask, held, &self.terms.scopes))
+        fits.then(|| state.view(&self.terms.scopes).grant(ask, held))
     }
 
     /// How long there is nothing to do, unless something happens.
@@ -402,53 +347,16 @@ impl State {
         self.needy.take().map(|need| (need, answer.met))
     }
 
-    fn grant(&self, ask: &Ask, held: Amounts, scopes: &[ScopeClaim]) -> Grant {
-        let standings = self.standings(scopes);
-        let unspent = self.slice.unspent();
-        let mut output_left = i64::MAX;
-        for standing in &standings {
-            let quotas = standing.quotas.to_array();
-            let left = |n: usize| {
-                let bound = standing.used.to_array()[n].saturating_add(standing.held.to_array()[n]);
-                match quotas[n].limit {
-                    0 => i64::MAX,
-                    limit => limit.saturating_sub(bound).max(unspent.to_array()[n]),
-                }
-            };
-            let paid = match left(2) {
-                i64::MAX => i64::MAX,
-                nano => tokens_for(nano, ask.output_nano_per_million),
-            };
-            output_left = output_left.min(left(1)).min(paid);
-        }
-        Grant {
-            id: ask.id,
-            output_tokens: ask.output_tokens,
-            held,
-            output_left,
-            standings,
-        }
-    }
-
-    /// The counters as this edge knows them: as last answered, with what it has done since. What is
-    /// unspent here is not counted as held.
-    fn standings(&self, scopes: &[ScopeClaim]) -> Vec<Standing> {
+    fn view<'a>(&'a self, scopes: &'a [ScopeClaim]) -> View<'a> {
         let pending = self.pending.as_ref();
         let unbooked = pending.map_or(Amounts::ZERO, |batch| batch.charged);
-        let unbooked = unbooked.plus(self.slice.waiting());
-        let unspent = self.slice.unspent();
-        let known = scopes.iter().zip(&self.base).map(|(claim, counters)| {
-            let mut standing = counters.standing(claim);
-            standing.used = standing.used.plus(unbooked);
-            let held = standing
-                .held
-                .minus(self.base_held)
-                .plus(self.slice.in_use());
-            standing.held = held.max(Amounts::ZERO);
-            standing.requests_in_bucket += unspent.requests;
-            standing.tokens_in_bucket += unspent.tokens;
-            standing
-        });
-        known.collect()
+        View {
+            scopes,
+            base: &self.base,
+            base_held: self.base_held,
+            unbooked: unbooked.plus(self.slice.waiting()),
+            in_use: self.slice.in_use(),
+            unspent: self.slice.unspent(),
+        }
     }
 }

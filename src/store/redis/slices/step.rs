@@ -7,7 +7,7 @@ use super::super::layout::{Figures, Packer, Stored};
 use super::super::link::{Link, Script};
 use super::super::names::Home;
 use super::super::replies::bytes_of;
-use super::cell::{Batch, Terms};
+use super::batch::{Batch, Terms};
 use crate::keys::KeyId;
 use crate::quota::counters::Counters;
 use crate::quota::{Amounts, LostReservation, ReservationId, Scope};

@@ -30,10 +30,10 @@ mod history {
 
     use quota_proxy::keys::{KeyId, KeyRecord};
     use quota_proxy::quota::{
-        Amounts, Charge, GroupId, Limit, LostReservation, Quotas, Rates, Reserved, Scope,
-        ScopeClaim, Settled, Standing,
+        Amounts, Charge, GroupId, Limit, Quotas, Rates, Reserved, Scope, ScopeClaim, Settled,
+        Standing,
     };
-    use quota_proxy::store::redis::{LinkOptions, RedisOptions, RedisStore, Topology};
+    use quota_proxy::store::redis::{LinkOptions, RedisOptions, RedisStore};
     use quota_proxy::store::{GroupRecord, Settlement, Store, StoreError, StoreResult, UsageQuery};
     use quota_proxy::time::UnixMs;
     use uuid::Uuid;
@@ -55,18 +55,10 @@ mod history {
 
     fn edge(url: String) -> Arc<RedisStore> {
         let link = LinkOptions {
-            topology: Topology::Standalone,
-            urls: vec![url],
-            primary: String::new(),
-            pool_size: 2,
             timeout: Duration::from_secs(2),
+            ..LinkOptions::standalone(url)
         };
-        let options = RedisOptions {
-            link,
-            lost_reservation: LostReservation::Charge,
-            journal: None,
-            clock: None,
-        };
+        let options = RedisOptions::new(link);
         RedisStore::start(options).unwrap()
     }
 

@@ -31,7 +31,7 @@ mod model {
         Settled,
     };
     use quota_proxy::store::embedded::{EmbeddedOptions, EmbeddedStore};
-    use quota_proxy::store::redis::{LinkOptions, RedisOptions, RedisStore, Topology};
+    use quota_proxy::store::redis::{LinkOptions, RedisOptions, RedisStore};
     use quota_proxy::store::{GroupRecord, Settlement, Store};
     use quota_proxy::time::{Clock, DAY_MS, Moment, UnixMs};
     use uuid::Uuid;
@@ -334,18 +334,13 @@ mod model {
             }
             Engine::Redis(server) => {
                 let link = LinkOptions {
-                    topology: Topology::Standalone,
-                    urls: vec![server.url()],
-                    primary: String::new(),
-                    pool_size: 2,
                     timeout: Duration::from_secs(10),
+                    ..LinkOptions::standalone(server.url())
                 };
                 RedisStore::start(RedisOptions {
-                    link,
                     lost_reservation: policy,
-                    journal: None,
-                    slices: None,
                     clock: Some(clock),
+                    ..RedisOptions::new(link)
                 })
                 .unwrap()
             }

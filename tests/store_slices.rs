@@ -26,9 +26,7 @@ mod slices {
         Amounts, Ask, Charge, Grant, GroupId, Limit, LostReservation, Period, Quotas, Rates,
         ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
     };
-    use quota_proxy::store::redis::{
-        LinkOptions, RedisOptions, RedisStore, SliceOptions, Topology,
-    };
+    use quota_proxy::store::redis::{LinkOptions, RedisOptions, RedisStore, SliceOptions};
     use quota_proxy::store::{GroupRecord, Settlement, Store, StoreError, UsageQuery};
     use quota_proxy::time::{Clock, Moment, UnixMs};
     use uuid::Uuid;
@@ -47,11 +45,8 @@ mod slices {
     /// One edge of a fleet.
     async fn edge(url: String, clock: Option<Clock>) -> Arc<RedisStore> {
         let link = LinkOptions {
-            topology: Topology::Standalone,
-            urls: vec![url],
-            primary: String::new(),
-            pool_size: 2,
             timeout: Duration::from_secs(2),
+            ..LinkOptions::standalone(url)
         };
         let store = RedisStore::start(RedisOptions {
             link,
@@ -407,7 +402,7 @@ mod slices {
         assert_eq!(other.sweep().await.unwrap(), 0);
         advance(&time, LEASE_MS + 1);
         let swept = async || that(other.sweep().await.unwrap(), |swept| *swept == 1);
-        eventually(PATIENCE, || swept()).await;
+        eventually(PATIENCE, swept).await;
         let standing = caller.standing(&other, 0).await;
         let of_running: i64 = running.iter().map(|grant| grant.held.tokens).sum();
         assert_eq!(standing.used.tokens, settled * 20 + of_running);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::TestClock;
 use super::redis_server::RedisServer;
 use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
-use crate::store::redis::{LinkOptions, RedisOptions, RedisStore, Topology};
+use crate::store::redis::{LinkOptions, RedisOptions, RedisStore};
 use crate::store::{LostReservation, Store};
 use crate::time::Clock;
 
@@ -59,18 +59,13 @@ impl Engine {
             }
             Engine::Redis(server) => {
                 let link = LinkOptions {
-                    topology: Topology::Standalone,
-                    urls: vec![server.url()],
-                    primary: String::new(),
-                    pool_size: 4,
                     timeout: Duration::from_secs(10),
+                    ..LinkOptions::standalone(server.url())
                 };
                 let options = RedisOptions {
-                    link,
                     lost_reservation,
-                    journal: None,
-                    slices: None,
                     clock: Some(clock),
+                    ..RedisOptions::new(link)
                 };
                 let store = RedisStore::start(options).unwrap();
                 while store.ping().await.is_err() {}

@@ -11,7 +11,7 @@ use super::names::{self, Home, Shard};
 use super::record_steps::RecordSteps;
 use super::records::{KeyEntry, decode_homes, key_of_text};
 use crate::keys::{KeyHash, KeyId, KeyRecord};
-use crate::store::{Freshness, Page, StoreResult};
+use crate::store::{Freshness, Page, StoreError, StoreResult};
 use crate::time::{Clock, Moment, UnixMs};
 
 /// Records of keys and groups, in Redis and in memory.

@@ -58,6 +58,19 @@ pub struct LinkOptions {
     pub timeout: Duration,
 }
 
+impl LinkOptions {
+    /// One server, and the configuration's defaults.
+    pub fn standalone(url: String) -> LinkOptions {
+        LinkOptions {
+            topology: Topology::Standalone,
+            urls: vec![url],
+            primary: String::from("mymaster"),
+            pool_size: 4,
+            timeout: Duration::from_millis(250),
+        }
+    }
+}
+
 impl fmt::Debug for LinkOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LinkOptions")

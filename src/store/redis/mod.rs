@@ -84,6 +84,19 @@ pub struct RedisOptions {
     pub clock: Option<Clock>,
 }
 
+impl RedisOptions {
+    /// As the configuration's defaults have it.
+    pub fn new(link: LinkOptions) -> RedisOptions {
+        RedisOptions {
+            link,
+            lost_reservation: LostReservation::default(),
+            journal: None,
+            slices: None,
+            clock: None,
+        }
+    }
+}
+
 impl fmt::Debug for RedisOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisOptions")

@@ -168,7 +168,8 @@ impl Identity {
 pub(super) fn refuse_store(error: StoreError) -> Refusal {
     match error {
         StoreError::Unavailable(why) => {
-            log::warn!("the store is away: {why}");
+            // The store tells of its loss once; each refused request is in the access log.
+            log::debug!("the store is away: {why}");
             Refusal::StoreUnavailable
         }
         other => {

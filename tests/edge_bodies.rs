@@ -12,12 +12,11 @@ use serde_json::{Value, json};
 mod support;
 
 use support::chance::Chance;
-use support::rig::Rig;
+use support::rig::{CHAT, Rig};
 use support::upstream::sha256;
 use support::wait::{PATIENCE, eventually, that};
 use support::wire::Answer;
 
-const CHAT: &str = "/v1/chat/completions";
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 

@@ -8,10 +8,9 @@ mod support;
 
 use support::admin::Key;
 use support::fake::Record;
-use support::rig::{Rig, chat, chat_stream};
+use support::rig::{CHAT, Rig, chat, chat_stream};
 use support::wire::Answer;
 
-const CHAT: &str = "/v1/chat/completions";
 const MESSAGES: &str = "/v1/messages";
 
 struct Books {
@@ -68,14 +67,6 @@ fn assert_estimates(event: &Value, sent: &Record) {
     assert_eq!(event["estimated"], true, "{event:#}");
 }
 
-/// Ends the proxy: no panic, and books that agree.
-async fn end(mut rig: Rig) {
-    let said = rig.process().output();
-    assert!(!said.contains("panicked"), "{said}");
-    assert!(rig.term().await.success());
-    rig.books().assert_balanced();
-}
-
 #[tokio::test]
 async fn a_broken_stream_is_no_clean_end_and_what_came_is_charged() {
     let rig = Rig::start().await;
@@ -105,7 +96,7 @@ async fn a_broken_stream_is_no_clean_end_and_what_came_is_charged() {
             assert_eq!(event["client_disconnected"], false, "{event:#}");
         }
     }
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -120,7 +111,7 @@ async fn a_broken_stream_is_no_clean_end_over_http2_either() {
         assert!(answer.bytes().await.is_err(), "{wish}");
     }
     rig.admin().usage_logs_when(&key, 2).await;
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -147,7 +138,7 @@ async fn a_plain_answer_cut_short_is_no_clean_end() {
         "{event:#}"
     );
     assert_eq!(event["estimated"], false, "{event:#}");
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -176,7 +167,7 @@ async fn what_fails_before_its_first_byte_costs_nothing() {
         (&json!(0), &json!(0))
     );
     assert_eq!(shown["error_count"], 7);
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -210,7 +201,7 @@ async fn no_usage_or_nonsense_is_estimated() {
             );
         }
     }
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -238,7 +229,7 @@ async fn repeated_reports_are_not_added_up() {
             }
         }
     }
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -262,7 +253,7 @@ async fn an_absurd_report_is_capped_and_flagged() {
         metrics.contains(r#"quota_exchanges_flagged_total{flag="capped"} 4"#),
         "{metrics}"
     );
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -280,5 +271,5 @@ async fn an_error_event_inside_a_200_passes_and_what_came_is_charged() {
         assert!(answer.text().contains("as asked"), "{}", answer.text());
         assert_estimates(&event, &sent);
     }
-    end(rig).await;
+    rig.end().await;
 }

@@ -19,10 +19,9 @@ mod support;
 use support::admin::Key;
 use support::books::Books;
 use support::chance::Chance;
-use support::rig::{Rig, chat};
+use support::rig::{CHAT, Rig, chat};
 use support::wait::{PATIENCE, eventually};
 
-const CHAT: &str = "/v1/chat/completions";
 const CLIENTS: u64 = 12;
 /// Requests that the narrow key bears, over all cycles.
 const NARROW: u64 = 150;

@@ -12,11 +12,10 @@ mod support;
 
 use support::fake::Fake;
 use support::nginx::Nginx;
-use support::rig::{CREDENTIAL, Rig, chat};
+use support::rig::{CHAT, CREDENTIAL, Rig, chat};
 use support::upstream::sha256;
 use support::wait::{PATIENCE, eventually, that};
 
-const CHAT: &str = "/v1/chat/completions";
 const BODY: &str = r#"{"model":"gpt-4o","messages":[{"role":"user","content":"x"}]}"#;
 
 /// What a request with a second reading would carry to the upstream.

@@ -8,9 +8,7 @@ mod support;
 
 use support::admin::Key;
 use support::chance::Chance;
-use support::rig::{Rig, chat};
-
-const CHAT: &str = "/v1/chat/completions";
+use support::rig::{CHAT, Rig, chat};
 
 async fn key_with(rig: &Rig, change: Value) -> Key {
     let mut body = json!({"name": "k", "token_limit": 0, "rate_limit_tier": "unlimited"});

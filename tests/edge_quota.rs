@@ -10,18 +10,8 @@ use serde_json::{Value, json};
 mod support;
 
 use support::admin::Key;
-use support::rig::{Rig, chat, chat_stream};
+use support::rig::{CHAT, Rig, chat, chat_stream};
 use support::wait::{PATIENCE, eventually, that};
-
-const CHAT: &str = "/v1/chat/completions";
-
-/// Ends the proxy: no panic, and books that agree.
-async fn end(mut rig: Rig) {
-    rig.admin().settled().await;
-    assert!(!rig.process().output().contains("panicked"));
-    assert!(rig.term().await.success());
-    rig.books().assert_balanced();
-}
 
 /// The bodies as the upstream got them: only their sizes are in its ledger, so it echoes.
 async fn bound_sent(rig: &Rig, key: &Key, body: &Value) -> u64 {
@@ -33,10 +23,6 @@ async fn bound_sent(rig: &Rig, key: &Key, body: &Value) -> u64 {
     echoed["body_bytes"].as_u64().unwrap()
 }
 
-async fn held(rig: &Rig) -> f64 {
-    rig.admin().metric("quota_held_tokens").await
-}
-
 /// Holds of a request that runs as long as the closure looks at it.
 async fn held_by(rig: &Rig, key: &Key, body: &Value) -> i64 {
     let before = rig.fake().ledger().await.requests;
@@ -44,7 +30,7 @@ async fn held_by(rig: &Rig, key: &Key, body: &Value) -> i64 {
     let request = request.header("x-fake", "latency=60s").json(body);
     let running = tokio::spawn(request.send());
     rig.fake().ledger_when(|l| l.requests == before + 1).await;
-    let held = held(rig).await;
+    let held = rig.admin().held_tokens().await;
     running.abort();
     assert!(running.await.is_err());
     rig.admin().settled().await;
@@ -77,7 +63,7 @@ async fn clamp_holds_and_sends_what_is_left() {
     rig.admin().settled().await;
     let used = rig.admin().show(&key).await["token_used"].as_i64().unwrap();
     assert!(used <= 500 && used > 480, "{used}");
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -99,7 +85,7 @@ async fn strict_refuses_what_does_not_fit_whole() {
     body["n"] = json!(2);
     assert_eq!(rig.post(CHAT, &key.secret, &body).await.status(), 429);
     assert_eq!(rig.fake().ledger().await.requests, 1);
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -122,7 +108,7 @@ async fn open_admits_while_anything_is_left_and_books_the_debt() {
     assert_eq!(rig.post(CHAT, &key.secret, &body).await.status(), 429);
     let debt = rig.admin().metric("quota_debt_tokens_total").await;
     assert_eq!(debt, (used - 100) as f64);
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -173,7 +159,7 @@ async fn of_a_crowd_exactly_as_many_pass_as_the_key_bears() {
         .as_i64()
         .unwrap();
     assert!(used > 2_800 && used <= 3_000, "{used}");
-    end(Arc::try_unwrap(rig).unwrap()).await;
+    Arc::try_unwrap(rig).unwrap().end().await;
 }
 
 #[tokio::test]
@@ -225,6 +211,6 @@ async fn ten_thousand_refusals_move_error_counts_only() {
         assert_eq!(after[name], before[name], "{name}");
     }
     assert_eq!(rig.fake().ledger().await.requests, 1);
-    assert_eq!(held(&rig).await, 0.0);
-    end(Arc::try_unwrap(rig).unwrap()).await;
+    assert_eq!(rig.admin().held_tokens().await, 0.0);
+    Arc::try_unwrap(rig).unwrap().end().await;
 }

@@ -6,10 +6,8 @@ use serde_json::{Value, json};
 
 mod support;
 
-use support::rig::{CREDENTIAL, Rig, chat};
+use support::rig::{CHAT, CREDENTIAL, Rig, chat};
 use support::upstream::{Manner, Upstream, json_answer};
-
-const CHAT: &str = "/v1/chat/completions";
 
 fn number(headers: &HeaderMap, name: &str) -> i64 {
     let value = headers

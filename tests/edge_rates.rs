@@ -7,9 +7,7 @@ use serde_json::{Value, json};
 mod support;
 
 use support::admin::Key;
-use support::rig::{Builder, Rig, chat, chat_stream};
-
-const CHAT: &str = "/v1/chat/completions";
+use support::rig::{Builder, CHAT, Rig, chat, chat_stream};
 
 fn builder() -> Builder {
     Rig::builder().set(
@@ -25,13 +23,6 @@ fn builder() -> Builder {
 async fn key(rig: &Rig, tier: &str) -> Key {
     let body = json!({"name": tier, "token_limit": 0, "rate_limit_tier": tier});
     rig.admin().create(body).await
-}
-
-async fn end(mut rig: Rig) {
-    rig.admin().settled().await;
-    assert!(!rig.process().output().contains("panicked"));
-    assert!(rig.term().await.success());
-    rig.books().assert_balanced();
 }
 
 fn header<'a>(answer: &'a Response, name: &str) -> &'a str {
@@ -58,7 +49,7 @@ async fn requests_per_minute_are_a_bucket_that_says_when() {
     assert!((1..=20).contains(&seconds), "{seconds}");
     let refused: Value = refused.json().await.unwrap();
     assert_eq!(refused["error"]["code"], "rate_limit_exceeded", "{refused}");
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -73,7 +64,7 @@ async fn a_request_that_failed_upstream_does_not_use_its_minute_up() {
         answer.bytes().await.unwrap();
         rig.admin().settled().await;
     }
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -97,7 +88,7 @@ async fn tokens_per_minute_follow_what_was_really_used() {
     assert_eq!(refused.status(), 429);
     assert!(refused.headers().contains_key("retry-after"));
     refused.bytes().await.unwrap();
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -116,7 +107,7 @@ async fn one_at_a_time_means_one_at_a_time() {
     let answer = rig.post(CHAT, &key.secret, &chat("gpt-4o")).await;
     assert_eq!(answer.status(), 200);
     answer.bytes().await.unwrap();
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -147,10 +138,7 @@ async fn keys_of_a_group_draw_on_their_own_and_the_groups_quota_together_or_not_
     rig.admin().settled().await;
     assert_eq!(rig.admin().show(&narrow).await["request_used"], 2);
     assert_eq!(rig.admin().show(&wide).await["request_used"], 3);
-    let mut rig = rig;
-    assert!(rig.term().await.success());
-    let books = rig.books();
-    books.assert_balanced();
+    let books = rig.end().await;
     let of_group = "SELECT requests_used FROM counters WHERE scope < 0";
     assert_eq!(books.number(of_group), 5);
 }

@@ -7,10 +7,8 @@ use serde_json::{Value, json};
 mod support;
 
 use support::admin::Key;
-use support::rig::{Rig, chat, chat_stream};
+use support::rig::{CHAT, Rig, chat, chat_stream};
 use support::wait::{PATIENCE, eventually, that};
-
-const CHAT: &str = "/v1/chat/completions";
 
 async fn says(rig: &Rig, what: &str) {
     eventually(PATIENCE, || async {
@@ -31,14 +29,6 @@ async fn status_is(rig: &Rig, key: &Key, model: &str, expected: u16) {
         that(status(rig, key, model).await, |&s| s == expected)
     })
     .await;
-}
-
-async fn end(mut rig: Rig) {
-    rig.admin().settled().await;
-    let said = rig.process().output();
-    assert!(!said.contains("panicked"), "{said}");
-    assert!(rig.term().await.success());
-    rig.books().assert_balanced();
 }
 
 #[tokio::test]
@@ -88,7 +78,7 @@ async fn a_reload_changes_pools_prices_and_tiers_and_cuts_no_stream() {
     rig.write_config(&config);
     rig.process().signal("HUP");
     status_is(&rig, &key, "gpt-4o", 429).await;
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -120,7 +110,7 @@ async fn a_bad_file_is_refused_and_the_old_one_stays() {
     })
     .await;
     assert_eq!(status(&rig, &key, "gpt-4o").await, 200);
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -161,7 +151,7 @@ async fn a_moved_access_log_is_opened_anew() {
     assert_eq!(lines(&moved).len(), 2);
     let text = std::fs::read_to_string(&moved).unwrap();
     assert!(!text.contains(&key.secret));
-    end(rig).await;
+    rig.end().await;
 }
 
 /// Sets the most bytes that a file of the process may grow to.
@@ -196,7 +186,7 @@ async fn a_full_disk_refuses_requests_and_passes() {
     rig.admin().settled().await;
     let shown = rig.admin().show(&key).await;
     assert_eq!(shown["request_count"], 2);
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -217,5 +207,5 @@ async fn a_disk_that_fills_up_under_a_stream_loses_none_of_its_usage() {
     limit_files(&rig, "unlimited");
     let logs = rig.admin().usage_logs_when(&key, 1).await;
     assert_eq!(logs[0]["completion_tokens"], 30, "{:#}", logs[0]);
-    end(rig).await;
+    rig.end().await;
 }

@@ -10,10 +10,8 @@ use serde_json::{Value, json};
 mod support;
 
 use support::admin::Key;
-use support::rig::{Builder, CREDENTIAL, Rig, chat};
+use support::rig::{Builder, CHAT, CREDENTIAL, Rig, chat};
 use support::upstream::{Manner, Upstream, json_answer, refusing, sha256};
-
-const CHAT: &str = "/v1/chat/completions";
 
 /// Below and above Pingora's replay buffer, and far above it.
 const SIZES: [usize; 4] = [1_000, 65_537, 300_000, 3_000_000];

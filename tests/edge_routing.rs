@@ -8,10 +8,8 @@ use serde_json::{Value, json};
 mod support;
 
 use support::admin::Key;
-use support::rig::{CREDENTIAL, Rig, chat};
+use support::rig::{CHAT, CREDENTIAL, Rig, chat};
 use support::wait::{PATIENCE, eventually, that};
-
-const CHAT: &str = "/v1/chat/completions";
 
 async fn key_with(rig: &Rig, change: Value) -> Key {
     let mut body = json!({"name": "k", "token_limit": 0, "rate_limit_tier": "unlimited"});

@@ -10,11 +10,10 @@ use serde_json::{Value, json};
 mod support;
 
 use support::admin::{Key, TOKEN};
-use support::rig::{CREDENTIAL, Rig, chat};
+use support::rig::{CHAT, CREDENTIAL, Rig, chat};
 use support::upstream::{Manner, Upstream, json_answer, refusing};
 use support::wait::{PATIENCE, eventually, that};
 
-const CHAT: &str = "/v1/chat/completions";
 const MESSAGES: &str = "/v1/messages";
 const GEMINI: &str = "/v1beta/models/gemini-2.5-pro:generateContent";
 

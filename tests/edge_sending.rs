@@ -10,11 +10,10 @@ use serde_json::{Value, json};
 
 mod support;
 
-use support::rig::{CREDENTIAL, Rig};
+use support::rig::{CHAT, CREDENTIAL, Rig};
 use support::upstream::{Manner, Upstream, json_answer};
 use support::wire::Answer;
 
-const CHAT: &str = "/v1/chat/completions";
 const SOUND: &str = "/v1/audio/transcriptions";
 const FORM: &str = "multipart/form-data; boundary=XboundaryX";
 const MIB: usize = 1 << 20;

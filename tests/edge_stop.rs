@@ -11,10 +11,8 @@ mod support;
 
 use support::admin::Key;
 use support::process::Process;
-use support::rig::{Rig, chat, chat_stream};
+use support::rig::{CHAT, Rig, chat, chat_stream};
 use support::wait::{PATIENCE, eventually};
-
-const CHAT: &str = "/v1/chat/completions";
 
 async fn rig(grace_s: u64) -> (Rig, Key) {
     let rig = Rig::builder()

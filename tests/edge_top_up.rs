@@ -6,21 +6,7 @@ use serde_json::{Value, json};
 mod support;
 
 use support::admin::Key;
-use support::rig::{Rig, chat, chat_stream};
-
-const CHAT: &str = "/v1/chat/completions";
-
-/// Ends the proxy: no panic, and books that agree.
-async fn end(mut rig: Rig) {
-    rig.admin().settled().await;
-    assert!(!rig.process().output().contains("panicked"));
-    assert!(rig.term().await.success());
-    rig.books().assert_balanced();
-}
-
-async fn held(rig: &Rig) -> f64 {
-    rig.admin().metric("quota_held_tokens").await
-}
+use support::rig::{CHAT, Rig, chat, chat_stream};
 
 /// A key whose short answers have taught the proxy to hold little.
 async fn taught(rig: &Rig, left: u64) -> Key {
@@ -67,7 +53,7 @@ async fn a_stream_that_outgrows_its_hold_takes_more_and_ends_whole() {
         let mut answer = request.json(&long(path)).send().await.unwrap();
         assert_eq!(answer.status(), 200);
         let first = answer.chunk().await.unwrap().unwrap();
-        let held_first = held(&rig).await;
+        let held_first = rig.admin().held_tokens().await;
         // Ten are usual; a first step of 256 was asked for at once.
         assert!(held_first < 300.0, "{held_first} held at first");
         let mut text = String::from_utf8(first.to_vec()).unwrap();
@@ -75,7 +61,7 @@ async fn a_stream_that_outgrows_its_hold_takes_more_and_ends_whole() {
         while let Some(chunk) = answer.chunk().await.unwrap() {
             text.push_str(&String::from_utf8_lossy(&chunk));
             if text.matches("data: {").count().is_multiple_of(100) {
-                most = most.max(held(&rig).await);
+                most = most.max(rig.admin().held_tokens().await);
             }
         }
         assert!(most > 500.0, "{most} held at most");
@@ -93,7 +79,7 @@ async fn a_stream_that_outgrows_its_hold_takes_more_and_ends_whole() {
             used - before
         );
     }
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -153,7 +139,7 @@ async fn a_stream_whose_top_up_is_refused_ends_in_its_dialects_error() {
     assert!(cut.bytes().await.is_err());
     let gone = rig.fake().ledger_when(|l| l.client_gone >= 3).await;
     assert!(gone.records.iter().all(|r| r.output_tokens < 4_000));
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -172,7 +158,7 @@ async fn record_lets_a_stream_end_and_books_the_debt() {
     assert_eq!(event["completion_tokens"], 1_000, "{event:#}");
     assert_eq!(rig.post(CHAT, &key.secret, &long(CHAT)).await.status(), 429);
     assert!(rig.admin().metric("quota_debt_tokens_total").await >= 800.0);
-    end(rig).await;
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -196,5 +182,5 @@ async fn a_lease_of_a_second_lasts_as_long_as_its_stream() {
     );
     let metrics = rig.admin().metrics().await;
     assert!(!metrics.contains(r#"flag="late"} 1"#), "{metrics}");
-    end(rig).await;
+    rig.end().await;
 }

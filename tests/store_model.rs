@@ -344,6 +344,7 @@ mod model {
                     link,
                     lost_reservation: policy,
                     journal: None,
+                    slices: None,
                     clock: Some(clock),
                 })
                 .unwrap()

@@ -125,6 +125,7 @@ async fn edge(server: &RedisServer) -> Arc<dyn Store> {
         link,
         lost_reservation: LostReservation::Charge,
         journal: None,
+        slices: None,
         clock: None,
     };
     let store = RedisStore::start(options).expect("a store");

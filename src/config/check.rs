@@ -10,10 +10,10 @@ use base64::Engine as _;
 use super::edge::{Listener, edge, overlaps};
 use super::scalar::{self, boolean, choice, duration_in, listen_address, text, whole};
 use super::secret::SecretText;
-use super::section::{At, Field, LATER, Section};
+use super::section::{At, Field, Section};
 use super::{
     AdminConfig, Config, Estimate, LocalSlices, LogConfig, OnClientGone, OnOverrun, QuotaConfig,
-    ServerConfig, alerts, pools, price_table, storage,
+    ServerConfig, StoreConfig, alerts, pools, price_table, storage,
 };
 use crate::quota::amount::MAX_AMOUNT;
 use crate::quota::{Admission, Rates};
@@ -31,6 +31,11 @@ pub fn config(root: Field<'_>) -> Config {
     overlaps(&listeners);
     let quota = quota(root.section("quota"));
     let store = storage::store(root.section("store"));
+    if matches!(store, StoreConfig::Embedded { .. }) && quota.local_slices.is_some() {
+        let field = root.section("quota").field("local_slices");
+        let idle = "has no effect with the embedded store, which admits from memory anyway";
+        field.into_iter().for_each(|field| field.at.notice(idle));
+    }
     let tiers = tiers(root.field("tiers"));
     let pools = pools::pools(&mut root);
     let prices = Arc::new(price_table::pricing(root.section("pricing")));
@@ -283,7 +288,6 @@ fn local_slices(field: Field<'_>) -> Option<LocalSlices> {
         field.value(off);
         return None;
     }
-    field.at.notice(LATER);
     let mut section = field.section();
     let slices = LocalSlices {
         size_percent: section.or("size", 5, scalar::percent),

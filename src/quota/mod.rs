@@ -16,7 +16,7 @@ mod decide;
 pub mod ledger;
 pub mod limit;
 pub mod money;
-mod recent;
+pub(crate) mod recent;
 pub mod reservation;
 mod resolve;
 mod shortage;

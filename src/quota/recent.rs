@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use super::reservation::ReservationId;
 
 #[derive(Debug)]
-pub(super) struct Recent<V> {
+pub(crate) struct Recent<V> {
     by_id: HashMap<ReservationId, V, RandomState>,
     order: VecDeque<(i64, ReservationId)>,
     most: usize,

@@ -29,7 +29,7 @@ use crate::config::{Config, OnUnavailable, QuotaConfig, RedisConfig, RedisMode, 
 use crate::exchange::{Desk, Live, Settler};
 use crate::proxy::Edge;
 use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
-use crate::store::redis::{LinkOptions, RedisOptions, RedisStore, Topology};
+use crate::store::redis::{LinkOptions, RedisOptions, RedisStore, SliceOptions, Topology};
 use crate::store::{Store, StoreError};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log as logging;
@@ -222,6 +222,10 @@ fn redis_options(redis: &RedisConfig, quota: &QuotaConfig) -> RedisOptions {
         },
         lost_reservation: quota.lost_reservation,
         journal: alone.then(|| redis.journal.clone()),
+        slices: quota.local_slices.map(|slices| SliceOptions {
+            size_percent: slices.size_percent,
+            max: slices.max,
+        }),
         clock: None,
     }
 }

@@ -108,6 +108,11 @@ impl Admin {
         answer.unwrap().json().await.unwrap()
     }
 
+    /// What running exchanges hold now, of all keys together.
+    pub async fn held_tokens(&self) -> f64 {
+        self.metric("quota_held_tokens").await
+    }
+
     /// Waits until nothing is held: every exchange that ran is settled.
     pub async fn settled(&self) {
         eventually(PATIENCE, || async {

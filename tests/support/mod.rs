@@ -31,6 +31,8 @@ pub mod books;
 pub mod chance;
 pub mod fake;
 pub mod fault_proxy;
+pub mod fleet;
+pub mod load;
 pub mod nginx;
 pub mod process;
 pub mod redis_cluster;

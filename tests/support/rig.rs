@@ -14,6 +14,9 @@ use super::fake::Fake;
 use super::process::Process;
 use super::wire::Wire;
 
+/// Where OpenAI's clients ask for a chat.
+pub const CHAT: &str = "/v1/chat/completions";
+
 /// The credential that the proxy holds for the fakes.
 pub const CREDENTIAL: &str = "sk-upstream-credential-7777";
 
@@ -32,6 +35,8 @@ pub struct Rig {
 #[derive(Debug)]
 pub struct Builder {
     fakes: Vec<Options>,
+    /// Of a fake that others use too, in place of our own.
+    shared: Option<String>,
     changes: Vec<(String, Value)>,
     envs: Vec<(String, String)>,
     prelude: String,
@@ -41,6 +46,7 @@ impl Rig {
     pub fn builder() -> Builder {
         Builder {
             fakes: Vec::new(),
+            shared: None,
             changes: Vec::new(),
             envs: Vec::new(),
             prelude: String::new(),
@@ -124,6 +130,21 @@ impl Rig {
         process.exited(Duration::from_secs(60)).await
     }
 
+    /// The end of a test: all is settled, the proxy ends well and never panicked, its books balance.
+    /// Answers the books.
+    ///
+    /// # Panics
+    /// Where it is not so.
+    pub async fn end(mut self) -> Books {
+        self.admin().settled().await;
+        let said = self.process().output();
+        assert!(!said.contains("panicked"), "{said}");
+        assert!(self.term().await.success());
+        let books = self.books();
+        books.assert_balanced();
+        books
+    }
+
     /// Starts the proxy again on the same books, on new ports. Kills one that still runs.
     pub async fn restart(&mut self) {
         self.kill9();
@@ -162,6 +183,12 @@ impl Builder {
         self
     }
 
+    /// Uses this fake, which must demand [`CREDENTIAL`], and starts none.
+    pub fn behind(mut self, fake: &Fake) -> Self {
+        self.shared = Some(fake.url());
+        self
+    }
+
     /// Sets one value of the configuration, by its path: `quota.admission`, `pools.0.retry.attempts`.
     /// In a text `{fake0}` becomes the URL of the first fake.
     pub fn set(mut self, path: &str, value: Value) -> Self {
@@ -181,11 +208,8 @@ impl Builder {
     }
 
     pub async fn start(mut self) -> Rig {
-        if self.fakes.is_empty() {
-            self.fakes.push(Options {
-                require_credential: Some(CREDENTIAL.to_owned()),
-                ..Options::default()
-            });
+        if self.fakes.is_empty() && self.shared.is_none() {
+            self.fakes.push(strict_fake());
         }
         let fakes: Vec<Fake> = self.fakes.into_iter().map(Fake::start).collect();
         let folder = tempfile::tempdir().unwrap();
@@ -193,7 +217,8 @@ impl Builder {
         for (path, value) in self.changes {
             set(&mut config, &path, value);
         }
-        fill_in(&mut config, &fakes);
+        let urls = fakes.iter().map(Fake::url).chain(self.shared);
+        fill_in(&mut config, &urls.collect::<Vec<_>>());
         let mut rig = Rig {
             process: None,
             fakes,
@@ -205,6 +230,14 @@ impl Builder {
         rig.write_config(&config);
         rig.restart().await;
         rig
+    }
+}
+
+/// All defaults, but it demands [`CREDENTIAL`].
+pub fn strict_fake() -> Options {
+    Options {
+        require_credential: Some(CREDENTIAL.to_owned()),
+        ..Options::default()
     }
 }
 
@@ -240,11 +273,11 @@ fn set(config: &mut Value, path: &str, value: Value) {
     *place = value;
 }
 
-fn fill_in(value: &mut Value, fakes: &[Fake]) {
+fn fill_in(value: &mut Value, fakes: &[String]) {
     match value {
         Value::String(text) => {
-            for (at, fake) in fakes.iter().enumerate() {
-                *text = text.replace(&format!("{{fake{at}}}"), &fake.url());
+            for (at, url) in fakes.iter().enumerate() {
+                *text = text.replace(&format!("{{fake{at}}}"), url);
             }
         }
         Value::Array(items) => items.iter_mut().for_each(|item| fill_in(item, fakes)),

@@ -69,6 +69,7 @@ impl Engine {
                     link,
                     lost_reservation,
                     journal: None,
+                    slices: None,
                     clock: Some(clock),
                 };
                 let store = RedisStore::start(options).unwrap();

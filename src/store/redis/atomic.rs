@@ -6,9 +6,11 @@ use uuid::Uuid;
 use super::layout::{Figures, Packer, Stored, clock_figures};
 use super::link::{Link, Script};
 use super::names::{Home, Shard};
+use super::replies::{
+    Kept, Resolved, bytes_of, read_kept, read_reserved, read_resolved, unexpected,
+};
 use crate::quota::{
-    Amounts, Ask, Charge, Decision, Grant, GroupId, LostReservation, Reservation, ReservationId,
-    Reserved, Scope, ScopeClaim, Settled, Subject, decide,
+    Amounts, Ask, Charge, GroupId, LostReservation, ReservationId, Reserved, Scope, ScopeClaim,
 };
 use crate::store::{StoreError, StoreResult, UsageEvent};
 use crate::time::{Moment, UnixMs};
@@ -17,9 +19,6 @@ use crate::time::{Moment, UnixMs};
 /// opens nothing; and an expired one, so that a late settlement finds it.
 const KEEP_SETTLED_MS: i64 = 600_000;
 const KEEP_EXPIRED_MS: i64 = 24 * 3_600_000;
-
-/// Figures before a reservation's subject.
-const RESERVATION_FIGURES: usize = 21;
 
 /// A step's source: what all share, what booking ones share, and its own.
 macro_rules! step {
@@ -49,15 +48,6 @@ pub(super) struct Steps {
     reset: Script,
 }
 
-/// What a step that ends a reservation did.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Resolved {
-    /// `None`: nothing, a lost one is not due.
-    pub settled: Option<Settled>,
-    /// The key's counters were elsewhere: what it owes waits to be paid there.
-    pub owed: bool,
-}
-
 /// How a reservation is ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Ending {
@@ -67,14 +57,6 @@ pub(super) enum Ending {
     Undo,
     /// What was admitted without Redis, held or not.
     Reconcile(Amounts),
-}
-
-/// An open reservation as Redis keeps it.
-#[derive(Debug)]
-pub(super) struct Kept {
-    pub reservation: Reservation,
-    pub group: Option<GroupId>,
-    pub held: Amounts,
 }
 
 impl Steps {
@@ -331,7 +313,7 @@ impl Steps {
 }
 
 /// A key's counters are at its home, a group's in its own shard, which is the same.
-fn counters_of(home: Home, scope: Scope) -> String {
+pub(super) fn counters_of(home: Home, scope: Scope) -> String {
     match scope {
         Scope::Key(_) => home.shard.counters(scope),
         Scope::Group(id) => Shard::of_group(id).counters(scope),
@@ -345,93 +327,8 @@ pub(super) fn group_of(claims: &[ScopeClaim]) -> Option<GroupId> {
     })
 }
 
-fn read_reserved(ask: &Ask, reply: &[u8]) -> StoreResult<Reserved> {
-    let mut figures = Figures(reply);
-    let [code, output_tokens, left] = figures.take()?;
-    let held = figures.amounts()?;
-    let [wall, _steady] = figures.take()?;
-    match code {
-        1 | 2 => {}
-        3 => return Ok(Reserved::KeyChanged),
-        4 => {
-            return Err(StoreError::Fault(String::from(
-                "the reservation id was resolved before",
-            )));
-        }
-        _ => return Err(StoreError::Fault(String::from("an amount is above 2^53"))),
-    }
-    let mut counters = Vec::with_capacity(ask.scopes.len());
-    for _ in &ask.scopes {
-        counters.push(Stored::read(&mut figures)?.counters);
-    }
-    if code == 1 {
-        let standings = ask.scopes.iter().zip(&counters);
-        return Ok(Reserved::Granted(Grant {
-            id: ask.id,
-            output_tokens,
-            held,
-            output_left: if left < 0 { i64::MAX } else { left },
-            standings: standings
-                .map(|(claim, counters)| counters.standing(claim))
-                .collect(),
-        }));
-    }
-    // The script says that something is short; the same rules, here, say what and for how long.
-    match decide(ask, counters.iter(), UnixMs(wall)) {
-        Ok(Decision::Short(shortage)) => Ok(Reserved::Short(shortage)),
-        other => Err(StoreError::Fault(format!(
-            "Redis refused what fits by our reckoning: {other:?}"
-        ))),
-    }
-}
-
-fn read_resolved(reply: &[u8]) -> StoreResult<Resolved> {
-    let mut figures = Figures(reply);
-    let code = figures.next()?;
-    let charged = figures.amounts()?;
-    let held = figures.amounts()?;
-    let owed = figures.next()? == 1;
-    let settled = match code {
-        0 => Some(Settled::Already),
-        1 => Some(Settled::Applied {
-            charged,
-            debt: charged.minus(held).max(Amounts::ZERO),
-        }),
-        2 => Some(Settled::Late { charged }),
-        _ => None,
-    };
-    Ok(Resolved { settled, owed })
-}
-
-fn read_kept(id: ReservationId, blob: &[u8]) -> StoreResult<Option<Kept>> {
-    if blob.len() < RESERVATION_FIGURES * 8 {
-        return Ok(None);
-    }
-    let (figures, subject) = blob.split_at(RESERVATION_FIGURES * 8);
-    let mut figures = Figures(figures);
-    let [state, ..] = figures.take::<6>()?;
-    if state != 0 {
-        return Ok(None);
-    }
-    let held = figures.amounts()?;
-    let (opened_at, group, subject): (UnixMs, Option<GroupId>, Subject) =
-        serde_json::from_slice(subject)
-            .map_err(|error| StoreError::Fault(format!("a reservation cannot be read: {error}")))?;
-    Ok(Some(Kept {
-        reservation: Reservation {
-            id,
-            holds: Vec::new(),
-            opened_at,
-            expires_at: opened_at,
-            subject: std::sync::Arc::new(subject),
-        },
-        group,
-        held,
-    }))
-}
-
 /// What the sums of a day need of an event.
-fn event_figures(event: &UsageEvent) -> [i64; 5] {
+pub(super) fn event_figures(event: &UsageEvent) -> [i64; 5] {
     [
         i64::from(event.is_error),
         event.created_at.0,
@@ -441,15 +338,15 @@ fn event_figures(event: &UsageEvent) -> [i64; 5] {
     ]
 }
 
-fn event_json(event: &UsageEvent) -> StoreResult<Vec<u8>> {
+pub(super) fn event_json(event: &UsageEvent) -> StoreResult<Vec<u8>> {
     serde_json::to_vec(event).map_err(unwritable)
 }
 
-fn text_bytes(text: Option<&str>) -> Vec<u8> {
+pub(super) fn text_bytes(text: Option<&str>) -> Vec<u8> {
     text.unwrap_or_default().as_bytes().to_vec()
 }
 
-fn error_bytes(event: &UsageEvent) -> Vec<u8> {
+pub(super) fn error_bytes(event: &UsageEvent) -> Vec<u8> {
     event
         .error_code
         .as_deref()
@@ -458,7 +355,7 @@ fn error_bytes(event: &UsageEvent) -> Vec<u8> {
         .to_vec()
 }
 
-fn id_bytes(id: ReservationId) -> Vec<u8> {
+pub(super) fn id_bytes(id: ReservationId) -> Vec<u8> {
     id.0.as_bytes().to_vec()
 }
 
@@ -468,17 +365,6 @@ fn clock_args(now: Option<Moment>) -> Vec<Vec<u8>> {
         wall.to_string().into_bytes(),
         steady.to_string().into_bytes(),
     ]
-}
-
-fn bytes_of(reply: &Value) -> StoreResult<&[u8]> {
-    match reply {
-        Value::BulkString(bytes) => Ok(bytes),
-        _ => Err(unexpected("a step's answer")),
-    }
-}
-
-fn unexpected(what: &str) -> StoreError {
-    StoreError::Fault(format!("Redis answered something else than {what}"))
 }
 
 fn unwritable(error: serde_json::Error) -> StoreError {

@@ -35,6 +35,11 @@ pub(super) struct RecordCache {
 }
 
 impl RecordCache {
+    /// Whether lookups are answered while Redis is away.
+    pub fn keeps_last_known(&self) -> bool {
+        self.keys.last.is_some()
+    }
+
     /// `keeps_last_known`: lookups are answered while Redis is away too.
     pub fn new(keeps_last_known: bool) -> RecordCache {
         RecordCache {

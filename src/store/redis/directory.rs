@@ -52,13 +52,11 @@ impl Directory {
         freshness: Freshness,
     ) -> StoreResult<Option<Arc<KeyRecord>>> {
         if freshness == Freshness::Now {
-            let Some(id) = self.read_owner(hash).await? else {
-                self.cache.drop_owner(hash).await;
-                self.cache.put_stranger(*hash).await;
-                return Ok(None);
-            };
-            let record = self.key(id).await?;
-            return Ok(record.filter(|record| self.opens(record, hash)));
+            match self.key_now(hash).await {
+                // The last that is known must do.
+                Err(StoreError::Unavailable(_)) if self.cache.keeps_last_known() => {}
+                answer => return answer,
+            }
         }
         if self.cache.is_stranger(hash) {
             return Ok(None);
@@ -77,6 +75,16 @@ impl Directory {
         }
         self.cache.put_stranger(*hash).await;
         Ok(None)
+    }
+
+    async fn key_now(&self, hash: &KeyHash) -> StoreResult<Option<Arc<KeyRecord>>> {
+        let Some(id) = self.read_owner(hash).await? else {
+            self.cache.drop_owner(hash).await;
+            self.cache.put_stranger(*hash).await;
+            return Ok(None);
+        };
+        let record = self.key(id).await?;
+        Ok(record.filter(|record| self.opens(record, hash)))
     }
 
     /// By id, as it is now, deleted ones too.

@@ -185,6 +185,9 @@ impl Store for RedisStore {
     }
 
     async fn close(&self) {
+        if let Some(slices) = &self.slices {
+            slices.close().await;
+        }
         self.link.close();
     }
 }

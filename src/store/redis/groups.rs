@@ -19,7 +19,12 @@ impl Directory {
         if freshness == Freshness::Checked {
             return self.cache.group(id, self.read_group(id)).await;
         }
-        let record = self.read_group(id).await?;
+        let record = match self.read_group(id).await {
+            Err(away @ StoreError::Unavailable(_)) if self.cache.keeps_last_known() => {
+                return self.cache.group(id, async { Err(away) }).await;
+            }
+            record => record?,
+        };
         self.cache.put_group(id, record.as_ref()).await;
         Ok(record)
     }

@@ -348,7 +348,19 @@ impl Link {
 
     /// Whether there is a connection, as last known.
     pub(super) fn is_up(&self) -> bool {
-        self.board.is_up()
+        self.away_since().is_none()
+    }
+
+    /// Since when there is none, as last known; every loss has its own moment.
+    pub(super) fn away_since(&self) -> Option<Instant> {
+        self.board.away_since()
+    }
+
+    /// Does work of the background on the link's own runtime; it ends with the link.
+    pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.runtime {
+            runtime.spawn(work);
+        }
     }
 
     /// Lets the connections go; later calls are `Unavailable`.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   reserve, settle ──▶ atomic.rs: one script each ──▶ link.rs: one pipelined connection ──▶ Redis
+//!     └ of hot keys ─▶ slices.rs: from memory, one step for hundreds
 //!   keys, groups ────▶ directory.rs: records, cached; versions are compared by reserve
 //!   usage, totals ───▶ queries.rs ───────────────────▶ link.rs: pooled connections
 //! ```
@@ -25,6 +26,7 @@ use self::journal::Journal;
 use self::link::Link;
 use self::names::Home;
 use self::server_clock::ServerClock;
+use self::slices::{SliceStep, Slices};
 use crate::quota::{Amounts, LostReservation, ReservationId, Subject};
 use crate::store::StoreResult;
 use crate::store::usage_log::FloodGuard;
@@ -53,13 +55,17 @@ mod pools;
 mod queries;
 mod record_steps;
 mod records;
+mod replies;
 mod sentinel;
 mod server_clock;
 mod session;
+mod slices;
 mod steps;
 mod sums;
+mod sweep;
 
 pub use self::link::{LinkOptions, Topology};
+pub use self::slices::SliceOptions;
 
 /// Reservations that were given up while Redis did not answer and wait to be undone; more are left
 /// to their leases.
@@ -72,6 +78,8 @@ pub struct RedisOptions {
     pub lost_reservation: LostReservation,
     /// Where to keep what is served while Redis is away. `None`: it is refused.
     pub journal: Option<PathBuf>,
+    /// Whether this edge draws quota of hot keys ahead.
+    pub slices: Option<SliceOptions>,
     /// In place of the server's clock.
     pub clock: Option<Clock>,
 }
@@ -111,6 +119,9 @@ pub struct RedisStore {
     given_up: Mutex<VecDeque<GivenUp>>,
     usual: Mutex<UsualOutputs>,
     flood: Mutex<FloodGuard>,
+    slices: Option<Arc<Slices>>,
+    /// Lost slices of any edge are ended with it.
+    slice_step: SliceStep,
     /// Where exchanges may be admitted without Redis.
     journal: Option<Journal>,
     /// Those of them that have not ended.
@@ -133,9 +144,14 @@ impl RedisStore {
     pub fn start(options: RedisOptions) -> StoreResult<Arc<Self>> {
         let link = Arc::new(Link::start(&options.link)?);
         let journal = options.journal.as_deref().map(Journal::open).transpose()?;
+        let slices = options
+            .slices
+            .map(|slices| Slices::new(slices, Arc::clone(&link), options.clock.clone()));
         link.inspect_once();
         Ok(Arc::new(RedisStore {
             directory: Directory::new(Arc::clone(&link), options.clock.clone(), journal.is_some()),
+            slices,
+            slice_step: SliceStep::new(),
             link,
             steps: Steps::new(),
             server_clock: ServerClock::default(),

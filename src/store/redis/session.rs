@@ -174,8 +174,10 @@ impl Board {
         away(&state.why)
     }
 
-    pub(super) fn is_up(&self) -> bool {
-        self.state.borrow().session.is_some()
+    /// Since when there is no connection; `None` where there is one.
+    pub(super) fn away_since(&self) -> Option<Instant> {
+        let state = self.state.borrow();
+        state.session.is_none().then_some(state.lost_at)
     }
 
     /// A call got no answer in time: the connection may be half open.

@@ -2,28 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
-
-use futures_util::StreamExt as _;
-use futures_util::stream;
 
 use super::atomic::{Ending, group_of};
 use super::layout::Stored;
 use super::names::{Home, Shard};
+use super::sweep::MOST_DUE;
 use super::{GivenUp, MOST_GIVEN_UP, RedisStore, Running};
 use crate::keys::KeyId;
-use crate::quota::{
-    Amounts, Ask, LostReservation, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
-};
-use crate::store::usage_log::event_of_lost;
+use crate::quota::{Amounts, Ask, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing};
 use crate::store::usual::answer_of;
 use crate::store::{AuditEntry, KeyActivity, Settlement, StoreError, StoreResult, UsageEvent};
 use crate::time::Moment;
-
-/// Leases of one shard that one sweep ends.
-const MOST_DUE: usize = 256;
-/// Shards looked at side by side.
-const SIDE_BY_SIDE: usize = 16;
 
 impl RedisStore {
     pub(super) async fn take_reservation(&self, ask: Ask) -> StoreResult<Reserved> {
@@ -31,6 +20,29 @@ impl RedisStore {
             let why = "an amount is negative or above 2^53";
             return Err(StoreError::Fault(String::from(why)));
         }
+        let Some(slices) = &self.slices else {
+            return self.reserve_there(&ask).await;
+        };
+        if let Some(grant) = slices.admit(&ask) {
+            return Ok(Reserved::Granted(grant));
+        }
+        let mut reserved = self.reserve_there(&ask).await?;
+        if let Reserved::Short(_) = reserved
+            && slices.give_back(ask.subject.key).await
+        {
+            reserved = self.reserve_there(&ask).await?;
+        }
+        if let Reserved::Granted(_) = reserved {
+            let running = self.running.lock().get(&ask.id).copied();
+            if let Some(Running { home, .. }) = running {
+                slices.warm(&ask, home, self.wall());
+            }
+        }
+        Ok(reserved)
+    }
+
+    /// Asks Redis.
+    async fn reserve_there(&self, ask: &Ask) -> StoreResult<Reserved> {
         let key = ask.subject.key;
         let home = match group_of(&ask.scopes) {
             // As the record says that the caller was admitted by: the counters know if it is old.
@@ -43,20 +55,19 @@ impl RedisStore {
                 None => return Ok(Reserved::KeyChanged),
             },
         };
-        // Without a connection nothing is sent, and there will be nothing to undo.
-        let given_up = self.link.is_up().then(|| GivenUp {
-            id: ask.id,
-            home,
-            subject: Arc::clone(&ask.subject),
-        });
         let asking = Asking {
             store: self,
-            given_up,
+            away_since: self.link.away_since(),
+            given_up: Some(GivenUp {
+                id: ask.id,
+                home,
+                subject: Arc::clone(&ask.subject),
+            }),
         };
         let opened_at = self.wall();
         let step = self
             .steps
-            .reserve(&self.link, home, &ask, self.now(), opened_at);
+            .reserve(&self.link, home, ask, self.now(), opened_at);
         match step.await {
             Ok(reserved) => {
                 asking.answered();
@@ -73,7 +84,7 @@ impl RedisStore {
             Err(fault @ StoreError::Unavailable(_)) => match &self.journal {
                 Some(journal) => {
                     // Granted after all: should Redis hold it too, that is settled with it.
-                    let granted = self.admit_alone(journal, &ask, home)?;
+                    let granted = self.admit_alone(journal, ask, home)?;
                     asking.answered();
                     self.alone.lock().insert(ask.id);
                     Ok(granted)
@@ -93,10 +104,6 @@ impl RedisStore {
         claims: &[ScopeClaim],
         more: Amounts,
     ) -> StoreResult<bool> {
-        let running = self.running.lock().get(&id).copied();
-        let Some(Running { home, .. }) = running else {
-            return Ok(self.alone.lock().contains(&id));
-        };
         let sound = more
             .to_array()
             .iter()
@@ -104,6 +111,15 @@ impl RedisStore {
         if !sound {
             return Ok(false);
         }
+        let running = self.running.lock().get(&id).copied();
+        let Some(Running { home, .. }) = running else {
+            if let Some(slices) = &self.slices
+                && let Some(answer) = slices.top_up(id, more).await
+            {
+                return answer;
+            }
+            return Ok(self.alone.lock().contains(&id));
+        };
         let step = self
             .steps
             .top_up(&self.link, home, id, claims, more, self.now());
@@ -136,6 +152,12 @@ impl RedisStore {
 
     pub(super) async fn resolve(&self, settlement: Settlement) -> StoreResult<Settled> {
         let id = settlement.id;
+        if let Some(slices) = &self.slices
+            && let Some(settled) = slices.settle(&settlement)?
+        {
+            self.learn(&settlement, settled);
+            return Ok(settled);
+        }
         let running = self.running.lock().get(&id).copied();
         let alone = self.alone.lock().contains(&id);
         let settled = match &self.journal {
@@ -149,12 +171,17 @@ impl RedisStore {
         };
         self.running.lock().remove(&id);
         self.alone.lock().remove(&id);
+        self.learn(&settlement, settled);
+        Ok(settled)
+    }
+
+    /// What answers of this kind usually use.
+    fn learn(&self, settlement: &Settlement, settled: Settled) {
         if settled != Settled::Already
-            && let Some((key, model, output)) = answer_of(&settlement)
+            && let Some((key, model, output)) = answer_of(settlement)
         {
             self.usual.lock().record(key, model, output);
         }
-        Ok(settled)
     }
 
     async fn resolve_there(
@@ -201,93 +228,6 @@ impl RedisStore {
                 None => Err(StoreError::NotFound),
             },
             booked => booked,
-        }
-    }
-
-    pub(super) async fn sweep_leases(&self) -> StoreResult<usize> {
-        self.undo_given_up().await;
-        self.directory.catch_up().await?;
-        let shards = stream::iter(Shard::all()).map(|shard| self.sweep_shard(shard));
-        let swept: Vec<StoreResult<usize>> = shards.buffer_unordered(SIDE_BY_SIDE).collect().await;
-        swept.into_iter().sum()
-    }
-
-    async fn sweep_shard(&self, shard: Shard) -> StoreResult<usize> {
-        let due = self.steps.due(&self.link, shard, MOST_DUE, self.now());
-        let (clock_ms, ids) = due.await?;
-        let now = Instant::now();
-        if self.options.clock.is_none() {
-            if self.server_clock.stepped(shard, clock_ms, now) {
-                log::warn!("Redis's clock was set: leases are renewed before any is ended");
-                self.extend_all().await?;
-            }
-            if self.server_clock.rests(now) {
-                return Ok(0);
-            }
-        }
-        let mut count = 0;
-        for id in ids {
-            count += usize::from(self.lose(shard, id).await?);
-        }
-        Ok(count)
-    }
-
-    /// Ends a reservation whose lease has run out; false where somebody else did, or it was renewed.
-    async fn lose(&self, shard: Shard, id: ReservationId) -> StoreResult<bool> {
-        let Some(kept) = self.steps.kept(&self.link, shard, id).await? else {
-            return Ok(false);
-        };
-        let policy = self.options.lost_reservation;
-        let charged = match policy {
-            LostReservation::Charge => kept.held,
-            LostReservation::Release => Amounts::ZERO,
-        };
-        let event = event_of_lost(&kept.reservation, charged, "lease_expired", self.wall());
-        let home = Home {
-            shard,
-            group: kept.group,
-        };
-        let ending = Ending::Lose(policy);
-        let step = self
-            .steps
-            .resolve(&self.link, home, id, ending, &event, self.now());
-        let resolved = step.await?;
-        if resolved.owed {
-            self.pay(shard, id).await;
-        }
-        Ok(matches!(resolved.settled, Some(Settled::Applied { .. })))
-    }
-
-    async fn extend_all(&self) -> StoreResult<()> {
-        let running: Vec<(ReservationId, i64)> = {
-            let running = self.running.lock();
-            running.iter().map(|(id, r)| (*id, r.lease_ms)).collect()
-        };
-        for (id, lease_ms) in running {
-            self.extend(&[id], lease_ms).await?;
-        }
-        Ok(())
-    }
-
-    /// Undoes reserves that may have been granted after their callers were told otherwise.
-    async fn undo_given_up(&self) {
-        loop {
-            let Some(given_up) = self.given_up.lock().pop_front() else {
-                return;
-            };
-            let mut event = UsageEvent::blank(given_up.id.0, given_up.subject.key, self.wall());
-            event.tell_of(&given_up.subject);
-            event.is_error = true;
-            event.error_code = Some(String::from("STORE_UNAVAILABLE"));
-            let ending = Ending::Undo;
-            let GivenUp { id, home, .. } = given_up;
-            let step = self
-                .steps
-                .resolve(&self.link, home, id, ending, &event, self.now());
-            if let Err(StoreError::Unavailable(_)) = step.await {
-                self.given_up.lock().push_front(given_up);
-                return;
-            }
         }
     }
 
@@ -357,6 +297,8 @@ impl RedisStore {
 /// was told that there is none, or has gone.
 struct Asking<'a> {
     store: &'a RedisStore,
+    /// As it was at the beginning: a loss that still lasts at the end means that nothing was sent.
+    away_since: Option<tokio::time::Instant>,
     given_up: Option<GivenUp>,
 }
 
@@ -368,7 +310,8 @@ impl Asking<'_> {
 
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
-        if let Some(given_up) = self.given_up.take() {
+        let was_sent = self.away_since.is_none() || self.store.link.away_since() != self.away_since;
+        if let Some(given_up) = self.given_up.take().filter(|_| was_sent) {
             let mut waiting = self.store.given_up.lock();
             if waiting.len() < MOST_GIVEN_UP {
                 waiting.push_back(given_up);

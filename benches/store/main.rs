@@ -19,6 +19,7 @@
 use std::time::Duration;
 
 use criterion::Criterion;
+use through_redis::Log;
 
 mod embedded;
 mod load;
@@ -45,17 +46,20 @@ fn main() {
         .enable_all()
         .build()
         .expect("a runtime");
+    let has_redis = through_redis::is_installed();
     for keys in [64, 10_000] {
         let beside = [1, 64].map(|tasks| {
             let figures = runtime.block_on(embedded::under_load(keys, tasks));
             (tasks, figures)
         });
-        if through_redis::is_installed() {
-            runtime.block_on(through_redis::beside(keys, &beside));
+        if has_redis {
+            for log in [Log::Without, Log::EverySecond] {
+                runtime.block_on(through_redis::beside(log, keys, &beside));
+            }
         }
     }
     embedded::baseline();
-    if through_redis::is_installed() {
+    if has_redis {
         runtime.block_on(through_redis::two_edges());
     }
     runtime.block_on(embedded::start_with_keys(100_000));

@@ -18,8 +18,29 @@ use crate::redis_server::RedisServer;
 const APART: usize = 40_000;
 const AT_ONCE: usize = 64;
 
-/// The log that a rewrite would be due for is never reached: no fork in the middle of a load.
-const WITH_LOG: [&str; 4] = ["--appendonly", "yes", "--auto-aof-rewrite-percentage", "0"];
+/// Whether Redis keeps its log on disk, as advised, or only computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Log {
+    Without,
+    EverySecond,
+}
+
+impl Log {
+    /// A rewrite of the log is never due: no fork in the middle of a load.
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Log::Without => &["--appendonly", "no"],
+            Log::EverySecond => &["--appendonly", "yes", "--auto-aof-rewrite-percentage", "0"],
+        }
+    }
+
+    fn told(self) -> &'static str {
+        match self {
+            Log::Without => "redis without AOF",
+            Log::EverySecond => "redis with AOF",
+        }
+    }
+}
 
 pub fn is_installed() -> bool {
     let asked = Command::new("redis-server").arg("--version").output();
@@ -29,18 +50,20 @@ pub fn is_installed() -> bool {
     asked.is_ok()
 }
 
-/// The loads of the embedded store on these keys, through Redis, with its log on disk as advised.
-pub async fn beside(count: usize, embedded: &[(usize, Figures)]) {
-    let server = start(&WITH_LOG).await;
+/// The loads of the embedded store on so many keys, through Redis.
+pub async fn beside(log: Log, count: usize, embedded: &[(usize, Figures)]) {
+    let server = start(log).await;
+    let name = format!("{}, {count} keys", log.told());
     let store = edge(&server).await;
     let keys = load::keys(&*store, count).await;
     let stores = [store];
     for (tasks, embedded) in embedded {
-        let (_, begin) = (load::run(&stores, &keys, *tasks).await, Spent::now(&server));
+        load::run(&stores, &keys, *tasks).await;
+        let begin = Spent::now(&server);
         let figures = load::run(&stores, &keys, *tasks).await;
         let spent = begin.until_now(&server);
         println!(
-            "redis, {count} keys, {tasks} at once: {}, Redis CPU {:.1} µs and {:.2} scripts/request; {:.2} of the embedded store's rate",
+            "{name}, {tasks} at once: {}, Redis CPU {:.1} µs and {:.2} scripts/request; {:.2} of the embedded store's rate",
             figures.told(),
             spent.cpu_us(figures.requests),
             spent.scripts as f64 / figures.requests as f64,
@@ -50,7 +73,7 @@ pub async fn beside(count: usize, embedded: &[(usize, Figures)]) {
     let plain = increments(&server).await;
     let [reserve, settle] = apart(&server, &stores[0], &keys).await;
     println!(
-        "redis, {count} keys: Redis CPU {reserve:.1} µs/reserve, {settle:.1} µs/settle, {plain:.1} µs/INCRBY; a request is {:.1} INCRBYs",
+        "{name}: Redis CPU {reserve:.1} µs/reserve, {settle:.1} µs/settle, {plain:.1} µs/INCRBY; a request is {:.1} INCRBYs",
         (reserve + settle) / plain
     );
     for store in stores {
@@ -60,7 +83,7 @@ pub async fn beside(count: usize, embedded: &[(usize, Figures)]) {
 
 /// Two edges, each with connections and threads of its own, on one Redis.
 pub async fn two_edges() {
-    let server = start(&WITH_LOG).await;
+    let server = start(Log::EverySecond).await;
     let stores = [edge(&server).await, edge(&server).await];
     let keys = load::keys(&*stores[0], 10_000).await;
     let mut rates = Vec::new();
@@ -70,7 +93,7 @@ pub async fn two_edges() {
         let figures = load::run(edges, &keys, AT_ONCE * edges.len()).await;
         let spent = begin.until_now(&server);
         println!(
-            "redis, 10000 keys, {} edges, {AT_ONCE} at once each: {}, Redis CPU {:.1} µs/request, {:.0} % of a core",
+            "redis with AOF, 10000 keys, {} edges, {AT_ONCE} at once each: {}, Redis CPU {:.1} µs/request, {:.0} % of a core",
             edges.len(),
             figures.told(),
             spent.cpu_us(figures.requests),
@@ -78,11 +101,14 @@ pub async fn two_edges() {
         );
         rates.push(figures.per_second());
     }
-    println!("redis, two edges to one: {:.2}", rates[1] / rates[0]);
+    println!(
+        "redis with AOF, two edges to one: {:.2}",
+        rates[1] / rates[0]
+    );
 }
 
-async fn start(arguments: &'static [&str]) -> RedisServer {
-    let started = tokio::task::spawn_blocking(|| RedisServer::start_with(arguments));
+async fn start(log: Log) -> RedisServer {
+    let started = tokio::task::spawn_blocking(move || RedisServer::start_with(log.arguments()));
     started.await.expect("a server")
 }
 
@@ -187,7 +213,7 @@ async fn increments(server: &RedisServer) -> f64 {
     let (elapsed, cpu) = (begin.elapsed(), cpu_time() - cpu);
     let plain = spent.until_now(server).cpu_us(count);
     println!(
-        "redis, plain INCRBY, {AT_ONCE} at once: {:.0}/s, our CPU {:.1} µs, Redis CPU {plain:.1} µs each",
+        "plain INCRBY, {AT_ONCE} at once: {:.0}/s, our CPU {:.1} µs, Redis CPU {plain:.1} µs each",
         count as f64 / elapsed.as_secs_f64(),
         cpu.as_secs_f64() * 1e6 / count as f64,
     );

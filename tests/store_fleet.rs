@@ -246,6 +246,64 @@ mod history {
         end(&world).await;
     }
 
+    /// A server that comes back as it was some time before: as a replica that had not received the last
+    /// writes takes over.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_a_failover_lost_is_booked_again() {
+        let server = tokio::task::spawn_blocking(RedisServer::start)
+            .await
+            .unwrap();
+        let proxy = FaultProxy::start(server.address());
+        let world = world(&server, &proxy).await;
+        let edge = &world.edges[0];
+        let (key, claims) = &world.keys[0];
+        let asks: Vec<_> = (0..3)
+            .map(|_| ask(Uuid::new_v4(), *key, claims.clone(), 10, 90))
+            .collect();
+        let settle = async |at: usize| {
+            let settlement = Settlement {
+                id: asks[at].id,
+                charge: Charge::Exact(Amounts {
+                    requests: 1,
+                    tokens: 70,
+                    nano_usd: 0,
+                }),
+                event: event(asks[at].id.0, *key, UnixMs::now()),
+            };
+            settle_surely(edge, settlement).await;
+        };
+        let reserve = async |at: usize| {
+            let reserved = edge.reserve(asks[at].clone()).await.unwrap();
+            assert!(matches!(reserved, Reserved::Granted(_)));
+        };
+        reserve(0).await;
+        server.command(&["SAVE"]);
+        // Lost: a settlement, a whole exchange, and the hold of one that still runs.
+        settle(0).await;
+        reserve(1).await;
+        settle(1).await;
+        reserve(2).await;
+        server.kill();
+        server.restart();
+        eventually("the edge is back", (), async || edge.ping().await).await;
+        settle(2).await;
+        eventually("all is booked", (210, 0), async || {
+            edge.reconcile().await?;
+            let standing = edge.standing(claims[0]).await?;
+            Ok((standing.used.tokens, standing.held.tokens))
+        })
+        .await;
+        edge.reconcile().await.unwrap();
+        let query = UsageQuery {
+            key: Some(*key),
+            limit: 10,
+            ..UsageQuery::default()
+        };
+        let page = edge.usage_events(query).await.unwrap();
+        assert_eq!((page.total, page.items.len()), (3, 3), "each once");
+        assert_eq!(edge.totals().await.unwrap().open_reservations, 0);
+    }
+
     /// When all is settled and undone, the books, the counters and the history say the same.
     async fn end(world: &World) {
         let edge = &world.edges[0];

@@ -116,10 +116,13 @@ impl Store for RedisStore {
     }
 
     async fn reconcile(&self) -> StoreResult<Reconciled> {
-        match &self.journal {
-            Some(journal) => self.take_home(journal).await,
-            None => Ok(Reconciled::default()),
-        }
+        let lost = self.book_lost().await?;
+        let mut done = match &self.journal {
+            Some(journal) => self.take_home(journal).await?,
+            None => Reconciled::default(),
+        };
+        done.exchanges += lost;
+        Ok(done)
     }
 
     async fn standing(&self, claim: ScopeClaim) -> StoreResult<Standing> {

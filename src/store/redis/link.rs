@@ -369,6 +369,11 @@ impl Link {
         self.board.away_since()
     }
 
+    /// How often a step met a broken connection or a server that changed its role.
+    pub(super) fn troubles(&self) -> u64 {
+        self.board.troubles()
+    }
+
     /// Does work of the background on the link's own runtime; it ends with the link.
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         if let Some(runtime) = &self.runtime {

@@ -24,6 +24,7 @@ use self::atomic::Steps;
 use self::directory::Directory;
 use self::journal::Journal;
 use self::link::Link;
+use self::lost::Acknowledgements;
 use self::names::Home;
 use self::server_clock::ServerClock;
 use self::slices::{SliceStep, Slices};
@@ -47,6 +48,7 @@ mod inspect;
 mod journal;
 mod layout;
 mod link;
+mod lost;
 mod names;
 mod newest;
 mod outage;
@@ -132,6 +134,7 @@ pub struct RedisStore {
     given_up: Mutex<VecDeque<GivenUp>>,
     usual: Mutex<UsualOutputs>,
     flood: Mutex<FloodGuard>,
+    acknowledged: Acknowledgements,
     slices: Option<Arc<Slices>>,
     /// Lost slices of any edge are ended with it.
     slice_step: SliceStep,
@@ -172,6 +175,7 @@ impl RedisStore {
             given_up: Mutex::default(),
             usual: Mutex::default(),
             flood: Mutex::default(),
+            acknowledged: Acknowledgements::default(),
             journal,
             alone: Mutex::default(),
             options,

@@ -1,7 +1,7 @@
 //! `on_unavailable: allow`: exchanges of known keys are served without Redis, written to the journal,
 //! and taken to Redis when it is back. That trades promise P1 for service; the overrun is reported.
 
-use super::atomic::{Ending, group_of};
+use super::atomic::group_of;
 use super::journal::{Admitted, Entry, Journal, Settlement as Journalled};
 use super::names::Home;
 use super::{RedisStore, Running};
@@ -138,15 +138,8 @@ impl RedisStore {
         event
             .reason
             .get_or_insert_with(|| String::from("reconciled"));
-        let ending = Ending::Reconcile(charged);
-        let home = admitted.home;
-        let step = self
-            .steps
-            .resolve(&self.link, home, entry.id, ending, &event, self.now());
-        if step.await?.owed {
-            self.pay(home.shard, entry.id).await;
-        }
-        Ok(())
+        let booked = self.book_unheld(entry.id, admitted.home, charged, &event);
+        booked.await.map(drop)
     }
 
     /// How far a scope is over its limits.

@@ -1,6 +1,7 @@
 //! The connection of the moment: who has it, who lost it, who waits for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use log::{info, warn};
@@ -126,6 +127,8 @@ pub(super) struct Board {
     state: watch::Sender<State>,
     /// Somebody waited in vain: a probe is due.
     suspect: Notify,
+    /// Connections lost, and steps that a cluster's nodes did not take.
+    troubles: AtomicU64,
 }
 
 impl Board {
@@ -141,6 +144,7 @@ impl Board {
         Board {
             state: watch::Sender::new(state),
             suspect: Notify::new(),
+            troubles: AtomicU64::new(0),
         }
     }
 
@@ -180,6 +184,10 @@ impl Board {
         state.session.is_none().then_some(state.lost_at)
     }
 
+    pub(super) fn troubles(&self) -> u64 {
+        self.troubles.load(Ordering::Relaxed)
+    }
+
     /// A call got no answer in time: the connection may be half open.
     pub(super) fn suspect(&self) {
         self.suspect.notify_one();
@@ -199,6 +207,7 @@ impl Board {
             true
         });
         if lost {
+            self.troubles.fetch_add(1, Ordering::Relaxed);
             warn!("the connection to Redis is lost: {why}; trying to reach it again");
         }
     }
@@ -301,6 +310,9 @@ pub(super) fn report(board: &Board, session: &Session, trouble: &Trouble) {
     };
     match session.hot {
         Hot::Node(_) => board.lose(session.generation, why),
-        Hot::Cluster(_) => board.suspect(),
+        Hot::Cluster(_) => {
+            board.troubles.fetch_add(1, Ordering::Relaxed);
+            board.suspect();
+        }
     }
 }

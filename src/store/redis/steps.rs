@@ -14,10 +14,18 @@ use crate::store::usual::answer_of;
 use crate::store::{AuditEntry, KeyActivity, Settlement, StoreError, StoreResult, UsageEvent};
 use crate::time::Moment;
 
+/// Nano-USD per million tokens: a thousand of them are still exact in a double.
+const MOST_PRICE: i64 = 9_000_000_000_000;
+
 impl RedisStore {
     pub(super) async fn take_reservation(&self, ask: Ask) -> StoreResult<Reserved> {
         if !ask.is_sound() {
             let why = "an amount is negative or above 2^53";
+            return Err(StoreError::Fault(String::from(why)));
+        }
+        if ask.output_nano_per_million > MOST_PRICE {
+            let why =
+                "a price above 9 000 USD per million tokens is more than Redis counts exactly";
             return Err(StoreError::Fault(String::from(why)));
         }
         let Some(slices) = &self.slices else {
@@ -202,7 +210,18 @@ impl RedisStore {
         if resolved.owed {
             self.pay(home.shard, *id).await;
         }
-        Ok(resolved.settled.unwrap_or(Settled::Already))
+        let settled = match (resolved.settled.unwrap_or(Settled::Already), running) {
+            // Granted here and never settled: Redis lost it, or the answer to a settlement was lost.
+            (Settled::Already, Some(running)) => {
+                let charged = charge.of(running.held);
+                self.book_unheld(*id, home, charged, event).await?
+            }
+            (settled, _) => settled,
+        };
+        if let Settled::Applied { charged, .. } = settled {
+            self.acknowledged.note(*id, home, charged, event);
+        }
+        Ok(settled)
     }
 
     /// Takes to a moved key's counters what it owes. What fails is tried again by the sweep.

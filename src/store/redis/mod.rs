@@ -58,6 +58,7 @@ mod queries;
 mod record_steps;
 mod records;
 mod replies;
+mod script;
 mod sentinel;
 mod server_clock;
 mod session;

@@ -18,7 +18,7 @@ mod faults {
         Settled,
     };
     use quota_proxy::store::embedded::{EmbeddedOptions, EmbeddedStore};
-    use quota_proxy::store::{Settlement, Store, StoreError, UsageQuery};
+    use quota_proxy::store::{KeyQuery, Settlement, Store, StoreError, UsageQuery};
     use quota_proxy::time::{Moment, UnixMs};
     use rusqlite::Connection;
     use uuid::Uuid;
@@ -56,6 +56,7 @@ mod faults {
                 nano_usd: 0,
             }),
             event: event(id, key, UnixMs::now()),
+            further: Vec::new(),
         }
     }
 
@@ -111,7 +112,17 @@ mod faults {
 
         let store = open(&path);
         assert_eq!(store.standing(claim).await.unwrap().used.tokens, 170);
-        assert_eq!(store.list_keys(0, 10, false).await.unwrap().total, 1);
+        assert_eq!(
+            store
+                .list_keys(KeyQuery {
+                    limit: 10,
+                    ..KeyQuery::default()
+                })
+                .await
+                .unwrap()
+                .total,
+            1
+        );
     }
 
     #[tokio::test]

@@ -141,6 +141,7 @@ mod history {
                     id: ask.id,
                     charge,
                     event: event(ask.id.0, *key, UnixMs::now()),
+                    further: Vec::new(),
                 };
                 settle_surely(edge, settlement).await;
             }
@@ -269,6 +270,7 @@ mod history {
                     nano_usd: 0,
                 }),
                 event: event(asks[at].id.0, *key, UnixMs::now()),
+                further: Vec::new(),
             };
             settle_surely(edge, settlement).await;
         };

@@ -17,7 +17,7 @@ use super::failure::Failure;
 use super::query::MAX_PAGE;
 use super::{Admin, audit_entry, usd};
 use crate::quota::{GroupId, Limit, Quotas};
-use crate::store::{Freshness, GroupRecord};
+use crate::store::{Freshness, GroupRecord, KeyQuery};
 
 type Answer = Result<Json<Value>, Failure>;
 type Id = Result<Path<String>, PathRejection>;
@@ -223,7 +223,15 @@ async fn key_counts(admin: &Admin) -> Result<HashMap<GroupId, usize>, Failure> {
     let mut counts = HashMap::new();
     let mut skip = 0;
     loop {
-        let page = admin.state.store.list_keys(skip, MAX_PAGE, false).await?;
+        let page = admin
+            .state
+            .store
+            .list_keys(KeyQuery {
+                skip,
+                limit: MAX_PAGE,
+                ..KeyQuery::default()
+            })
+            .await?;
         for group in page.items.iter().filter_map(|key| key.group) {
             *counts.entry(group).or_insert(0) += 1;
         }

@@ -19,7 +19,7 @@ use super::query::Query;
 use super::{Admin, audit_entry, random_bytes};
 use crate::keys::{KeyId, KeyRecord, PreviousSecret, Secret};
 use crate::quota::{GroupId, Scope};
-use crate::store::StoreError;
+use crate::store::{KeyQuery, StoreError};
 
 type Answer = Result<Json<Value>, Failure>;
 type Id = Result<Path<String>, PathRejection>;
@@ -79,7 +79,12 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>, uri: Uri) -> Answer {
     let page = admin
         .state
         .store
-        .list_keys(skip, limit, active_only)
+        .list_keys(KeyQuery {
+            active_only,
+            skip,
+            limit,
+            ..KeyQuery::default()
+        })
         .await?;
     let mut items = Vec::with_capacity(page.items.len());
     for key in &page.items {

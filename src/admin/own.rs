@@ -76,6 +76,7 @@ async fn logs(store: &dyn Store, key: &KeyRecord, uri: &Uri) -> Result<Value, Fa
         key: Some(key.id),
         since,
         until,
+        charged_only: false,
         skip,
         limit,
     };

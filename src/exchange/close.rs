@@ -88,6 +88,7 @@ impl Exchange {
                 id: self.grant.id,
                 charge,
                 event,
+                further: Vec::new(),
             },
             reckoned.capped,
         )

@@ -33,6 +33,7 @@ pub fn event_of_lost(
         response_time_ms: (now.0 - lost.opened_at.0).max(0),
         first_byte_ms: None,
         requests: charged.requests,
+        requests_remaining: None,
         prompt_tokens,
         completion_tokens: charged.tokens - prompt_tokens,
         cached_tokens: 0,

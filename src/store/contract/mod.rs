@@ -195,6 +195,7 @@ impl Harness {
             id: ask.id,
             charge,
             event: event(ask.id.0, ask.subject.key, self.clock.now()),
+            further: Vec::new(),
         };
         self.store.settle(settlement).await.unwrap()
     }

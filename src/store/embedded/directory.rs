@@ -8,7 +8,7 @@ use foldhash::fast::RandomState;
 
 use crate::keys::{KeyHash, KeyId, KeyRecord};
 use crate::quota::{GroupId, Scope};
-use crate::store::{GroupRecord, Page};
+use crate::store::{GroupRecord, KeyQuery, Page};
 use crate::time::UnixMs;
 
 #[derive(Debug, Default)]
@@ -77,10 +77,11 @@ impl Directory {
     }
 
     /// In order of creation, softly deleted ones left out.
-    pub fn list_keys(&self, skip: i64, limit: i64, active_only: bool) -> Page<Arc<KeyRecord>> {
-        let skip = usize::try_from(skip).unwrap_or(0);
-        let limit = usize::try_from(limit).unwrap_or(0);
-        let shown = |record: &&Arc<KeyRecord>| !record.deleted && (record.active || !active_only);
+    pub fn list_keys(&self, query: KeyQuery) -> Page<Arc<KeyRecord>> {
+        let skip = usize::try_from(query.skip).unwrap_or(0);
+        let limit = usize::try_from(query.limit).unwrap_or(0);
+        let shown =
+            |record: &&Arc<KeyRecord>| !record.deleted && (record.active || !query.active_only);
         let items = self.by_seq.values().filter(shown).skip(skip).take(limit);
         let items = items.cloned().collect();
         let total = self.by_seq.values().filter(shown).count();

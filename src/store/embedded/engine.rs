@@ -10,8 +10,8 @@ use crate::quota::{
     Amounts, Ask, GroupId, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
 };
 use crate::store::{
-    AuditEntry, Freshness, GroupRecord, KeyActivity, Page, Rollup, Settlement, Store, StoreResult,
-    Totals, UsageEvent, UsageQuery,
+    AuditEntry, Freshness, GroupRecord, KeyActivity, KeyQuery, Page, Rollup, Settlement, Store,
+    StoreResult, Totals, UsageEvent, UsageQuery,
 };
 use crate::time::UnixMs;
 
@@ -59,14 +59,9 @@ impl Store for EmbeddedStore {
         self.shared.on_writer(job).await
     }
 
-    async fn list_keys(
-        &self,
-        skip: i64,
-        limit: i64,
-        active_only: bool,
-    ) -> StoreResult<Page<Arc<KeyRecord>>> {
+    async fn list_keys(&self, query: KeyQuery) -> StoreResult<Page<Arc<KeyRecord>>> {
         let directory = self.shared.directory.read();
-        Ok(directory.list_keys(skip, limit, active_only))
+        Ok(directory.list_keys(query))
     }
 
     async fn activity(&self, id: KeyId) -> StoreResult<KeyActivity> {

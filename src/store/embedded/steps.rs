@@ -86,6 +86,7 @@ impl EmbeddedStore {
             id,
             charge,
             mut event,
+            further: _,
         } = settlement;
         let (settled, wake) = {
             let mut state = self.shared.state.lock();

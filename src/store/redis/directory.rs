@@ -11,7 +11,7 @@ use super::names::{self, Home, Shard};
 use super::record_steps::RecordSteps;
 use super::records::{KeyEntry, decode_homes, key_of_text};
 use crate::keys::{KeyHash, KeyId, KeyRecord};
-use crate::store::{Freshness, Page, StoreError, StoreResult};
+use crate::store::{Freshness, KeyQuery, Page, StoreError, StoreResult};
 use crate::time::{Clock, Moment, UnixMs};
 
 /// Records of keys and groups, in Redis and in memory.
@@ -115,21 +115,16 @@ impl Directory {
     }
 
     /// In order of creation, softly deleted ones left out.
-    pub async fn list_keys(
-        &self,
-        skip: i64,
-        limit: i64,
-        active_only: bool,
-    ) -> StoreResult<Page<Arc<KeyRecord>>> {
-        let list = if active_only {
+    pub async fn list_keys(&self, query: KeyQuery) -> StoreResult<Page<Arc<KeyRecord>>> {
+        let list = if query.active_only {
             names::ACTIVE_KEYS
         } else {
             names::KEYS
         };
         let total = redis::cmd("ZCARD").arg(list).to_owned();
         let total = int(&self.link.ask(total).await?)?;
-        let skip = skip.max(0);
-        let last = skip.saturating_add(limit.clamp(0, total)) - 1;
+        let skip = query.skip.max(0);
+        let last = skip.saturating_add(query.limit.clamp(0, total)) - 1;
         let mut items = Vec::new();
         if last >= skip {
             let range = redis::cmd("ZRANGE")
@@ -141,7 +136,8 @@ impl Directory {
             let ids = ids.iter().map(|id| key_of_text(id));
             items = self.records(ids.collect::<StoreResult<_>>()?).await?;
         }
-        let shown = |record: &Arc<KeyRecord>| !record.deleted && (record.active || !active_only);
+        let shown =
+            |record: &Arc<KeyRecord>| !record.deleted && (record.active || !query.active_only);
         items.retain(shown);
         Ok(Page { items, total })
     }

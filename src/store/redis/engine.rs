@@ -10,7 +10,7 @@ use crate::quota::{
     Amounts, Ask, GroupId, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
 };
 use crate::store::{
-    AuditEntry, Condition, Freshness, GroupRecord, KeyActivity, Page, Reconciled, Rollup,
+    AuditEntry, Condition, Freshness, GroupRecord, KeyActivity, KeyQuery, Page, Reconciled, Rollup,
     Settlement, Store, StoreResult, Totals, UsageEvent, UsageQuery,
 };
 use crate::time::UnixMs;
@@ -49,13 +49,8 @@ impl Store for RedisStore {
         self.directory.delete_key(id, audit).await
     }
 
-    async fn list_keys(
-        &self,
-        skip: i64,
-        limit: i64,
-        active_only: bool,
-    ) -> StoreResult<Page<Arc<KeyRecord>>> {
-        self.directory.list_keys(skip, limit, active_only).await
+    async fn list_keys(&self, query: KeyQuery) -> StoreResult<Page<Arc<KeyRecord>>> {
+        self.directory.list_keys(query).await
     }
 
     async fn activity(&self, id: KeyId) -> StoreResult<KeyActivity> {

@@ -197,7 +197,9 @@ impl RedisStore {
         settlement: &Settlement,
         running: Option<Running>,
     ) -> StoreResult<Settled> {
-        let Settlement { id, charge, event } = settlement;
+        let Settlement {
+            id, charge, event, ..
+        } = settlement;
         let home = match running {
             Some(running) => running.home,
             None => self.home_of_scope(Scope::Key(event.api_key_id)).await?,

@@ -61,6 +61,7 @@ pub(super) async fn rollups(
             day,
             key,
             model,
+            calls: 0,
             requests,
             tokens,
             prompt_tokens,

@@ -11,8 +11,8 @@ use quota_proxy::quota::{
 };
 use quota_proxy::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use quota_proxy::store::{
-    AuditEntry, Freshness, GroupRecord, KeyActivity, Page, Rollup, Settlement, Store, StoreError,
-    StoreResult, Totals, UsageEvent, UsageQuery,
+    AuditEntry, Freshness, GroupRecord, KeyActivity, KeyQuery, Page, Rollup, Settlement, Store,
+    StoreError, StoreResult, Totals, UsageEvent, UsageQuery,
 };
 use quota_proxy::time::{Moment, UnixMs};
 use uuid::Uuid;
@@ -113,7 +113,12 @@ impl Books {
             nano_usd,
         });
         let event = event(id, key, tokens, nano_usd, at);
-        let settlement = Settlement { id, charge, event };
+        let settlement = Settlement {
+            id,
+            charge,
+            event,
+            further: Vec::new(),
+        };
         let settled = self.store.settle(settlement).await.unwrap();
         assert!(matches!(settled, Settled::Applied { .. }), "{settled:?}");
     }
@@ -138,6 +143,7 @@ fn event(
         response_time_ms: 30,
         first_byte_ms: Some(5),
         requests: 1,
+        requests_remaining: None,
         prompt_tokens: tokens,
         completion_tokens: 0,
         cached_tokens: 0,
@@ -198,13 +204,8 @@ impl Store for Books {
         self.here()?.delete_key(id, audit).await
     }
 
-    async fn list_keys(
-        &self,
-        skip: i64,
-        limit: i64,
-        active_only: bool,
-    ) -> StoreResult<Page<Arc<KeyRecord>>> {
-        self.here()?.list_keys(skip, limit, active_only).await
+    async fn list_keys(&self, query: KeyQuery) -> StoreResult<Page<Arc<KeyRecord>>> {
+        self.here()?.list_keys(query).await
     }
 
     async fn activity(&self, id: KeyId) -> StoreResult<KeyActivity> {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{RedisStore, queries, sums};
+use super::{RedisStore, queries, sums, usage_sums};
 use crate::keys::{KeyHash, KeyId, KeyRecord};
 use crate::quota::{
     Amounts, Ask, GroupId, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
 };
 use crate::store::{
     AuditEntry, Condition, Freshness, GroupRecord, KeyActivity, KeyQuery, Page, Reconciled, Rollup,
-    Settlement, Store, StoreResult, Totals, UsageEvent, UsageQuery,
+    Settlement, Store, StoreResult, SumQuery, Totals, UsageEvent, UsageQuery, UsageSum,
 };
 use crate::time::UnixMs;
 
@@ -152,6 +152,10 @@ impl Store for RedisStore {
         until_day: &str,
     ) -> StoreResult<Vec<(String, i64)>> {
         sums::error_counts(&self.link, &self.directory, key, since_day, until_day).await
+    }
+
+    async fn usage_sums(&self, query: SumQuery) -> StoreResult<Vec<UsageSum>> {
+        usage_sums::usage_sums(&self.link, &self.directory, &query).await
     }
 
     fn usual_output(&self, key: KeyId, model: &str) -> Option<i64> {

@@ -18,6 +18,18 @@ use crate::quota::{GroupId, ReservationId, Scope};
 /// How many shards there are. Part of the layout.
 pub(super) const SHARDS: u8 = 64;
 
+/// Which of a key's events: those that drew on the request quota, or refusals, voids and what came late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum EventSet {
+    Charged,
+    Uncharged,
+}
+
+impl EventSet {
+    /// In the order in which the scripts are told of them.
+    pub const ALL: [EventSet; 2] = [EventSet::Charged, EventSet::Uncharged];
+}
+
 /// Where a key's counters, reservations and events are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Home {
@@ -101,13 +113,19 @@ impl Shard {
     }
 
     /// Sorted set: usage events of a key by `created_at`, in milliseconds.
-    pub fn events(self, key: KeyId) -> String {
-        self.name_of("ev", key.0)
+    pub fn events(self, key: KeyId, set: EventSet) -> String {
+        match set {
+            EventSet::Charged => self.name_of("ev", key.0),
+            EventSet::Uncharged => self.name_of("un", key.0),
+        }
     }
 
     /// Sorted set: order and key id of all usage events of the shard, by `created_at`.
-    pub fn all_events(self) -> String {
-        self.name("events")
+    pub fn index(self, set: EventSet) -> String {
+        self.name(match set {
+            EventSet::Charged => "events",
+            EventSet::Uncharged => "uncharged",
+        })
     }
 
     /// Hash: model to the sums of one key's day (`2026-11-21`).

@@ -205,9 +205,12 @@ impl Slices {
         locals.settled.insert(id, (), steady_ms);
         drop(locals);
         let charged = settlement.charge.of(held);
-        let mut event = settlement.event.clone();
-        event.set_charged(charged);
-        if cell.state().finish(Finished { event, charged }, held) {
+        let finished = Finished {
+            event: settlement.event.clone(),
+            further: settlement.further.clone(),
+            charged,
+        };
+        if cell.state().finish(finished, held) {
             cell.wake.notify_one();
         }
         Ok(Some(Settled::Applied {

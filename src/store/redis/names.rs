@@ -195,8 +195,30 @@ pub(super) const LAST_SEQ: &str = "qp1:{dir}:seq";
 pub(super) const KEYS: &str = "qp1:{dir}:keys";
 /// Sorted set: those of them that are active.
 pub(super) const ACTIVE_KEYS: &str = "qp1:{dir}:active";
+/// Sorted set: ids of keys that are softly deleted, by `seq`.
+pub(super) const DELETED_KEYS: &str = "qp1:{dir}:deleted";
 /// Set: ids of groups.
 pub(super) const GROUPS: &str = "qp1:{dir}:groups";
+
+/// Sorted set: ids of a user's keys that are not deleted, or of the active ones, by `seq`.
+pub(super) fn owned_keys(owner: Uuid, active_only: bool) -> String {
+    let list = if active_only { "owner-active" } else { "owner" };
+    format!("qp1:{{dir}}:{list}:{}", owner.simple())
+}
+
+/// Hash: a user's id to the record (`records.rs`).
+pub(super) const USERS: &str = "qp1:{users}:records";
+/// Hash: name or e-mail address, in small letters, to the user's id.
+pub(super) const LOGINS: &str = "qp1:{users}:logins";
+/// Sorted set: ids of users in the order of their creation.
+pub(super) const USER_LIST: &str = "qp1:{users}:list";
+/// Sorted set: audit entries of users, as each shard has its own.
+pub(super) const USER_AUDIT: &str = "qp1:{users}:audit";
+
+/// String: until when a session would have lasted that was ended.
+pub(super) fn ended_session(id: Uuid) -> String {
+    format!("qp1:ended:{}", id.simple())
+}
 
 /// String: a setting that is made once.
 pub(super) fn setting(name: &str) -> String {

@@ -1,4 +1,4 @@
-//! Records of keys and groups, changes to them and audit entries as Redis keeps them: a version or an
+//! Records of keys, groups and users, changes to them and audit entries as Redis keeps them: a version or an
 //! id of fixed length that the scripts compare, then JSON.
 
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::answers::fault;
 use super::names::{Home, Shard};
 use crate::keys::{KeyHash, KeyId, KeyRecord, PreviousSecret};
-use crate::store::{AuditEntry, GroupRecord, StoreResult};
+use crate::store::{AuditEntry, GroupRecord, StoreResult, UserRecord};
 use crate::time::UnixMs;
 
 /// Before the JSON of a record: its version, big-endian.
@@ -94,6 +94,8 @@ pub(super) struct Change {
     pub from: Option<Shard>,
     /// The version a removal made.
     pub removed: Option<i64>,
+    /// Whose it is no more.
+    pub owner: Option<Uuid>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -104,6 +106,8 @@ struct WrittenChange {
     from: Option<u8>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     removed: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<Uuid>,
 }
 
 impl Change {
@@ -112,6 +116,7 @@ impl Change {
             dropped: self.dropped.iter().map(hex).collect(),
             from: self.from.map(Shard::number),
             removed: self.removed,
+            owner: self.owner,
         };
         with_json(self.id.as_bytes(), &written)
     }
@@ -125,6 +130,7 @@ impl Change {
             dropped: dropped.collect::<StoreResult<_>>()?,
             from: written.from.and_then(Shard::numbered),
             removed: written.removed,
+            owner: written.owner,
         })
     }
 }
@@ -152,6 +158,27 @@ pub(super) fn decode_group(bytes: &[u8]) -> StoreResult<GroupRecord> {
     let (version, json) = split::<VERSION_BYTES>(bytes)?;
     let mut record: GroupRecord = from_json(json)?;
     record.version = i64::from_be_bytes(version);
+    Ok(record)
+}
+
+#[derive(Serialize, Deserialize)]
+struct WrittenUser<'a> {
+    record: std::borrow::Cow<'a, UserRecord>,
+    password_hash: std::borrow::Cow<'a, str>,
+}
+
+pub(super) fn encode_user(record: &UserRecord) -> StoreResult<Vec<u8>> {
+    let written = WrittenUser {
+        record: std::borrow::Cow::Borrowed(record),
+        password_hash: std::borrow::Cow::Borrowed(&record.password_hash),
+    };
+    with_json(&record.version.to_be_bytes(), &written)
+}
+
+pub(super) fn decode_user(bytes: &[u8]) -> StoreResult<UserRecord> {
+    let written: WrittenUser<'_> = from_json(split::<VERSION_BYTES>(bytes)?.1)?;
+    let mut record = written.record.into_owned();
+    record.password_hash = written.password_hash.into_owned();
     Ok(record)
 }
 

@@ -273,7 +273,10 @@ impl RedisStore {
     }
 
     /// Where a scope's counters are, what is stored of them, and the server's clock.
-    async fn look_at(&self, scope: Scope) -> StoreResult<(Home, Option<Stored>, Moment)> {
+    pub(super) async fn look_at(
+        &self,
+        scope: Scope,
+    ) -> StoreResult<(Home, Option<Stored>, Moment)> {
         let home = self.home_of_scope(scope).await?;
         let look = |home| self.steps.look(&self.link, home, scope, self.now());
         let (stored, now) = look(home).await?;

@@ -182,11 +182,7 @@ impl Shard {
 
 /// String: whose secret has this hash: a key's id, 32 hexadecimal digits.
 pub(super) fn secret(hash: &KeyHash) -> String {
-    let mut name = String::from("qp1:h:");
-    for byte in hash.0 {
-        let _ = write!(name, "{byte:02x}");
-    }
-    name
+    format!("qp1:h:{}", hash.to_hex())
 }
 
 /// Counter: the last `seq` given to a key.

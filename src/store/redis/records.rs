@@ -57,8 +57,8 @@ impl KeyEntry {
         let previous = self.record.previous;
         let written = WrittenKey {
             record: std::borrow::Cow::Borrowed(&self.record),
-            hash: hex(&self.record.hash),
-            previous: previous.map(|previous| (hex(&previous.hash), previous.valid_until)),
+            hash: self.record.hash.to_hex(),
+            previous: previous.map(|previous| (previous.hash.to_hex(), previous.valid_until)),
             homes: self.former_homes.iter().map(|home| home.number()).collect(),
         };
         with_json(&self.record.version.to_be_bytes(), &written)
@@ -113,7 +113,7 @@ struct WrittenChange {
 impl Change {
     pub fn encode(&self) -> StoreResult<Vec<u8>> {
         let written = WrittenChange {
-            dropped: self.dropped.iter().map(hex).collect(),
+            dropped: self.dropped.iter().map(|hash| hash.to_hex()).collect(),
             from: self.from.map(Shard::number),
             removed: self.removed,
             owner: self.owner,
@@ -222,25 +222,6 @@ fn from_json<'a, T: Deserialize<'a>>(json: &'a [u8]) -> StoreResult<T> {
     })
 }
 
-fn hex(hash: &KeyHash) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(64);
-    for byte in hash.0 {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
 fn hash_of(text: &str) -> StoreResult<KeyHash> {
-    let digits = text.as_bytes().chunks_exact(2);
-    let bytes = digits.map(|pair| {
-        let pair = std::str::from_utf8(pair).ok()?;
-        u8::from_str_radix(pair, 16).ok()
-    });
-    let bytes: Option<Vec<u8>> = bytes.collect();
-    let bytes = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-    bytes
-        .map(KeyHash)
-        .ok_or_else(|| fault("a hash of a secret that is none"))
+    KeyHash::from_hex(text).ok_or_else(|| fault("a hash of a secret that is none"))
 }

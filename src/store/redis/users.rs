@@ -65,7 +65,7 @@ impl UserSteps {
         audit: Option<&AuditEntry>,
     ) -> StoreResult<Change> {
         let expected = present.map_or(0, |present| present.version);
-        let [name, address] = logins(record);
+        let [name, address] = record.logins();
         let mut args = vec![
             record.id.as_bytes().to_vec(),
             expected.to_string().into_bytes(),
@@ -74,7 +74,7 @@ impl UserSteps {
             address.into_bytes(),
             audit.map(encode_audit).transpose()?.unwrap_or_default(),
         ];
-        let former = present.map(logins).into_iter().flatten();
+        let former = present.map(UserRecord::logins).into_iter().flatten();
         args.extend(former.map(String::into_bytes));
         change_of(int(&link.run_background(&self.put, &KEYS, &args).await?)?)
     }
@@ -85,7 +85,7 @@ impl UserSteps {
         present: &UserRecord,
         audit: &AuditEntry,
     ) -> StoreResult<Change> {
-        let [name, address] = logins(present);
+        let [name, address] = present.logins();
         let args = [
             present.id.as_bytes().to_vec(),
             present.version.to_string().into_bytes(),
@@ -137,7 +137,7 @@ impl Directory {
         let id = Uuid::from_slice(&id).map_err(|_| fault("a login of no user"))?;
         let user = self.user(id).await?;
         // Renamed in between.
-        Ok(user.filter(|user| logins(user).contains(&login.to_lowercase())))
+        Ok(user.filter(|user| user.logins().contains(&login.to_lowercase())))
     }
 
     /// Replaces the record if its version is still `record.version`.
@@ -246,11 +246,6 @@ impl RedisStore {
         let until = until.ok_or_else(|| fault("the end of a session that is none"))?;
         Ok(self.wall().0 < until)
     }
-}
-
-/// By what a user is found: names and addresses share one set of names.
-fn logins(record: &UserRecord) -> [String; 2] {
-    [&record.username, &record.email].map(|login| login.to_lowercase())
 }
 
 fn record_of(id: &[u8]) -> Cmd {

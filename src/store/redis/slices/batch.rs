@@ -9,35 +9,18 @@ use crate::keys::KeyId;
 use crate::quota::{Amounts, Ask, ReservationId, ScopeClaim};
 use crate::store::UsageEvent;
 
-/// An exchange that has ended.
+/// An exchange that has ended: its events say what each charges.
 #[derive(Debug)]
 pub(super) struct Finished {
     pub event: UsageEvent,
     pub further: Vec<UsageEvent>,
+    /// All of them together.
     pub charged: Amounts,
 }
 
 impl Finished {
     pub fn events(&self) -> impl Iterator<Item = &UsageEvent> {
         std::iter::once(&self.event).chain(&self.further)
-    }
-
-    /// Each event with what it charges: a further one its requests, as far as they go, the first the
-    /// rest.
-    pub fn shares(&self) -> Vec<(&UsageEvent, Amounts)> {
-        let mut rest = self.charged;
-        let mut shares = vec![(&self.event, rest)];
-        for event in &self.further {
-            let requests = event.requests.clamp(0, rest.requests.max(0));
-            rest.requests -= requests;
-            let share = Amounts {
-                requests,
-                ..Amounts::ZERO
-            };
-            shares.push((event, share));
-        }
-        shares[0].1 = rest;
-        shares
     }
 }
 

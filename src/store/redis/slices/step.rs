@@ -76,8 +76,8 @@ impl SliceStep {
     ) -> StoreResult<Answer> {
         let key = terms.key;
         let mut events = EventArgs::default();
-        for (event, charged) in batch.events.iter().flat_map(Finished::shares) {
-            events.push(event, charged)?;
+        for event in batch.events.iter().flat_map(Finished::events) {
+            events.push(event, event.charged())?;
         }
         let report = batch.report;
         let need = batch.need.map_or(Amounts::ZERO, |(_, more)| more);

@@ -113,7 +113,7 @@ pub(super) fn key_of_backup(
         let no_hash = || StoreError::Fault(format!("key {} has no hash", record.id.0));
         KeyHash::from_hex(hex).ok_or_else(no_hash)
     };
-    let previous = previous.map(|previous| {
+    let previous = previous.map(|previous| -> StoreResult<PreviousSecret> {
         Ok(PreviousSecret {
             hash: read(&previous.hash)?,
             valid_until: previous.valid_until,

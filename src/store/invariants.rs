@@ -1,8 +1,8 @@
 //! What must hold of the books, checked on the books as they are.
 
 use serde::Serialize;
+use uuid::Uuid;
 
-use super::UsageEvent;
 use crate::keys::KeyId;
 use crate::quota::{Amounts, ReservationId, Scope, Standing};
 
@@ -149,9 +149,9 @@ impl Inspection {
         self.nothing_left_held.look(late.then(tell));
     }
 
-    /// A usage event; what is wrong about it in the sight of I3, if anything.
-    pub fn event(&mut self, event: &UsageEvent, wrong: Option<&str>) {
-        let tell = |wrong| format!("event {} of key {}: {wrong}", event.id, event.api_key_id.0);
+    /// A usage event of this key; what is wrong about it in the sight of I3, if anything.
+    pub fn event(&mut self, id: Uuid, key: KeyId, wrong: Option<&str>) {
+        let tell = |wrong| format!("event {id} of key {}: {wrong}", key.0);
         self.resolved_once.look(wrong.map(tell));
     }
 

@@ -11,9 +11,9 @@ use crate::quota::{
     Amounts, Ask, GroupId, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
 };
 use crate::store::{
-    AuditEntry, Condition, Freshness, GroupRecord, KeyActivity, KeyFigures, KeyQuery, Page,
-    Reconciled, Rollup, Settlement, Store, StoreResult, SumQuery, Totals, UsageEvent, UsageQuery,
-    UsageSum, UserRecord,
+    AuditEntry, Condition, Freshness, GroupRecord, Invariants, KeyActivity, KeyFigures, KeyQuery,
+    Page, Reconciled, Rollup, Settlement, Store, StoreResult, SumQuery, Totals, UsageEvent,
+    UsageQuery, UsageSum, UserRecord,
 };
 use crate::time::UnixMs;
 
@@ -218,6 +218,10 @@ impl Store for RedisStore {
 
     async fn audit(&self, skip: i64, limit: i64) -> StoreResult<Page<AuditEntry>> {
         self.directory.audit(skip, limit).await
+    }
+
+    async fn invariants(&self) -> StoreResult<Invariants> {
+        self.inspect_books().await
     }
 
     async fn setting_or_insert(&self, name: &str, value: &str) -> StoreResult<String> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use redis::Cmd;
 
-use super::answers::scored;
+use super::answers::{fault, scored};
 use super::days::key_days;
 use super::directory::Directory;
 use super::link::Link;
@@ -12,7 +12,7 @@ use super::names::{EventSet, Shard};
 use super::newest::Range;
 use crate::keys::KeyId;
 use crate::store::StoreResult;
-use crate::time::UnixMs;
+use crate::time::{DAY_MS, UnixMs};
 
 /// Sets that are read side by side, and members of each that one round fetches.
 const SIDE_BY_SIDE: usize = 16;
@@ -75,6 +75,13 @@ impl EventReader {
             range: Range::of(Some(since), Some(until)),
             waiting: sources.collect(),
         })
+    }
+
+    /// Of all keys, one day.
+    pub async fn of_day(link: &Link, directory: &Directory, day: &str) -> StoreResult<EventReader> {
+        let since = UnixMs::parse_rfc3339(&format!("{day}T00:00:00Z"));
+        let since = since.ok_or_else(|| fault("a day that is none"))?;
+        EventReader::new(link, directory, None, since, since.plus_ms(DAY_MS)).await
     }
 
     /// The next events as they are stored; `None` at the end.

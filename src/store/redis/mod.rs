@@ -49,6 +49,7 @@ mod fault;
 mod figures;
 mod groups;
 mod inspect;
+mod invariants;
 mod journal;
 mod layout;
 mod link;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::mpsc::Sender;
 use uuid::Uuid;
 
 use super::{RedisStore, queries, sums, usage_sums};
@@ -12,7 +13,7 @@ use crate::quota::{
 };
 use crate::store::{
     AuditEntry, Condition, Freshness, GroupRecord, Invariants, KeyActivity, KeyFigures, KeyQuery,
-    Page, Reconciled, Rollup, Settlement, Store, StoreResult, SumQuery, Totals, UsageEvent,
+    Page, Reconciled, Record, Rollup, Settlement, Store, StoreResult, SumQuery, Totals, UsageEvent,
     UsageQuery, UsageSum, UserRecord,
 };
 use crate::time::UnixMs;
@@ -222,6 +223,14 @@ impl Store for RedisStore {
 
     async fn invariants(&self) -> StoreResult<Invariants> {
         self.inspect_books().await
+    }
+
+    async fn export(&self, records: Sender<Record>) -> StoreResult<()> {
+        self.back_up(records).await
+    }
+
+    async fn import(&self, records: Vec<Record>) -> StoreResult<()> {
+        self.restore(&records).await
     }
 
     async fn setting_or_insert(&self, name: &str, value: &str) -> StoreResult<String> {

@@ -219,6 +219,7 @@ async fn charged_events_are_listed_apart(h: Harness) {
             }
         }
     }
+    h.store.ping().await.unwrap();
     h.store
         .prune_events(begin.plus_ms(40 * step))
         .await

@@ -43,6 +43,7 @@ mod dial;
 mod directory;
 mod engine;
 mod fault;
+mod fold;
 mod groups;
 mod inspect;
 mod journal;

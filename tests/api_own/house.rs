@@ -111,8 +111,8 @@ impl House {
 
     /// A trial key with this quota: its id and its secret.
     pub async fn key(&self, quota: i64) -> (String, String) {
-        let made = self.manage("/admin/keys", &json!({"prefix": "roc", "quota": quota}));
-        let made = made.await.ok();
+        let body = json!({"prefix": "roc", "quota": quota});
+        let made = self.manage("/admin/keys", &body).await.ok();
         let text = |name: &str| made[name].as_str().unwrap().to_owned();
         (text("id"), text("key"))
     }

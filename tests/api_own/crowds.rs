@@ -94,7 +94,7 @@ async fn uses_that_were_acknowledged_outlive_a_kill(mut house: House) {
     for client in clients {
         client.await.unwrap();
     }
-    house.rig.restart().await;
+    house.restart().await;
     let acknowledged = acknowledged.load(Ordering::SeqCst);
     // What was begun and not told of may be drawn, be held still, or never have been.
     let quota = house.get("/api/v1/quota", &secret).await.ok();

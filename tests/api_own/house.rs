@@ -71,6 +71,12 @@ impl House {
         House::over(rig, Some(server))
     }
 
+    /// Kills the server and starts it again on the same books.
+    pub async fn restart(&mut self) {
+        self.rig.restart().await;
+        healthy(&self.rig, "ok").await;
+    }
+
     fn over(rig: Rig, redis: Option<RedisServer>) -> Self {
         House {
             rig,

@@ -14,7 +14,6 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use crate::config::Config;
 use crate::exchange::Desk;
@@ -31,10 +30,12 @@ pub mod body;
 pub mod chinese;
 pub mod edge_port;
 pub mod failure;
+pub mod failure_schema;
 pub mod fault;
 pub mod groups;
 pub mod key_change;
 pub mod key_item;
+mod key_making;
 pub mod keys;
 pub mod listen;
 pub mod login;
@@ -43,6 +44,7 @@ pub mod own;
 pub mod paths;
 pub mod query;
 pub mod session;
+mod trial;
 pub mod usd;
 
 pub use edge_port::EdgePort;
@@ -139,8 +141,8 @@ pub fn router(state: AdminState) -> Router {
 /// Routes together with their description.
 fn described() -> OpenApiRouter<Arc<Admin>> {
     OpenApiRouter::with_openapi(openapi::document())
-        .routes(routes!(own::quota))
-        .routes(routes!(own::logs))
+        .merge(own::described())
+        .merge(trial::described())
 }
 
 fn random_bytes() -> Result<[u8; 32], Failure> {
@@ -152,14 +154,14 @@ fn random_bytes() -> Result<[u8; 32], Failure> {
 /// One line of the audit log. Records are given as JSON, in which no secret or hash of one stands.
 fn audit_entry(
     admin: &Admin,
-    who: &auth::Operator,
+    who: &str,
     what: &str,
     subject: String,
     change: (Option<Value>, Option<Value>),
 ) -> AuditEntry {
     AuditEntry {
         at: admin.now(),
-        who: who.0.clone(),
+        who: who.to_owned(),
         what: what.to_owned(),
         subject,
         before: change.0,

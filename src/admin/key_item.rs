@@ -1,11 +1,13 @@
 //! A key as the admin API and its own caller see it: figures of the record and of the store together.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-use super::usd;
+use super::{Admin, usd};
 use crate::keys::KeyRecord;
 use crate::quota::{Rates, Scope, ScopeClaim, Standing};
-use crate::store::{KeyActivity, Store, StoreResult};
+use crate::store::{KeyActivity, KeyFigures, Store, StoreResult};
 use crate::time::UnixMs;
 
 /// One limit's figures. `used` and `remaining` are `None` where it is unlimited.
@@ -55,15 +57,34 @@ pub fn tokens(standing: &Standing) -> Figures {
     Figures::new(limit, standing.used.tokens, standing.held.tokens)
 }
 
-/// The counters of a key. The tier's rates go along: a store that is asked about other rates would
-/// take them for a change of the tier.
-pub async fn standing(store: &dyn Store, key: &KeyRecord, rates: Rates) -> StoreResult<Standing> {
-    let claim = ScopeClaim {
+/// The figures of a key's request quota.
+pub fn requests(standing: &Standing) -> Figures {
+    let limit = standing.quotas.requests.limit;
+    Figures::new(limit, standing.used.requests, standing.held.requests)
+}
+
+/// Asks for the counters of a key. The tier's rates go along: a store that is asked about other rates
+/// would take them for a change of the tier.
+fn claim(key: &KeyRecord, rates: Rates) -> ScopeClaim {
+    ScopeClaim {
         scope: Scope::Key(key.id),
         quotas: key.quotas,
         rates,
-    };
-    store.standing(claim).await
+    }
+}
+
+/// The counters of a key, whose tier has these rates.
+pub async fn standing(store: &dyn Store, key: &KeyRecord, rates: Rates) -> StoreResult<Standing> {
+    store.standing(claim(key, rates)).await
+}
+
+/// Counters and activity of a page of keys, in its order.
+pub(super) async fn figures(
+    admin: &Admin,
+    keys: &[Arc<KeyRecord>],
+) -> StoreResult<Vec<KeyFigures>> {
+    let claims = keys.iter().map(|key| claim(key, admin.rates(&key.tier)));
+    admin.store().key_figures(claims.collect()).await
 }
 
 /// Whether the key's time is over.
@@ -74,8 +95,8 @@ pub fn is_expired(key: &KeyRecord, now: UnixMs) -> bool {
 /// An item of `GET /admin/api-keys`, with our own fields behind the common ones.
 pub fn item(key: &KeyRecord, standing: &Standing, activity: &KeyActivity) -> Value {
     let tokens = tokens(standing);
+    let requests = requests(standing);
     let (used, held) = (standing.used, standing.held);
-    let requests = Figures::new(key.quotas.requests.limit, used.requests, held.requests);
     let usd = Figures::new(key.quotas.usd.limit, used.nano_usd, held.nano_usd);
     let (usd_limit, usd_used, usd_remaining) = usd.usd();
     json!({

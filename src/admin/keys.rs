@@ -16,9 +16,9 @@ use super::failure::Failure;
 use super::fault::{Fault, Problem};
 use super::key_change::{self, KeyChange};
 use super::key_item;
-use super::key_making::{self, NO_KEY, NewKey, shown, update};
+use super::key_making::{self, NO_KEY, NewKey, update};
 use super::query::Query;
-use super::{Admin, audit_entry, random_bytes};
+use super::{Admin, random_bytes};
 use crate::keys::{KeyId, KeyRecord, PreviousSecret, Secret};
 use crate::quota::GroupId;
 use crate::store::KeyQuery;
@@ -73,10 +73,11 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>, uri: Uri) -> Answer {
             ..KeyQuery::default()
         })
         .await?;
-    let mut items = Vec::with_capacity(page.items.len());
-    for key in &page.items {
-        items.push(item(&admin, key).await?);
-    }
+    let figures = key_item::figures(&admin, &page.items).await?;
+    let keys = page.items.iter().zip(&figures);
+    let items: Vec<Value> = keys
+        .map(|(key, of)| key_item::item(key, &of.standing, &of.activity))
+        .collect();
     Ok(Json(
         json!({"items": items, "total": page.total, "skip": skip, "limit": limit}),
     ))
@@ -200,18 +201,9 @@ pub(super) async fn delete(
     let mut query = Query::of(&uri);
     let hard = query.flag("hard_delete");
     query.finish()?;
-    let key = find_even_deleted(&admin, id).await?;
+    let key = admin.store().key(id_of(id)?).await?.ok_or(NO_KEY)?;
     if hard {
-        let id = key.id;
-        let change = (shown(&key), None);
-        let entry = audit_entry(
-            &admin,
-            &who.0,
-            "delete key for good",
-            id.0.to_string(),
-            change,
-        );
-        admin.store().delete_key(id, entry).await?;
+        key_making::delete_for_good(&admin, &who.0, &key).await?;
         return Ok(message(String::from("API key deleted for good")));
     }
     if key.deleted {
@@ -243,15 +235,14 @@ async fn item(admin: &Admin, key: &KeyRecord) -> Result<Value, Failure> {
 }
 
 async fn find(admin: &Admin, id: Id) -> Result<Arc<KeyRecord>, Failure> {
-    let key = find_even_deleted(admin, id).await?;
-    if key.deleted { Err(NO_KEY) } else { Ok(key) }
+    key_making::find(admin, id_of(id)?).await
 }
 
-/// By id. What is no id is not found: there is nothing else it could be.
-async fn find_even_deleted(admin: &Admin, id: Id) -> Result<Arc<KeyRecord>, Failure> {
+/// What is no id is not found: there is nothing else it could be.
+fn id_of(id: Id) -> Result<KeyId, Failure> {
     let Path(text) = id.map_err(|_| NO_KEY)?;
     let id = Uuid::try_parse(&text).map_err(|_| NO_KEY)?;
-    admin.store().key(KeyId(id)).await?.ok_or(NO_KEY)
+    Ok(KeyId(id))
 }
 
 /// The id of a group that was given by id or by name.

@@ -61,6 +61,42 @@ const SENTENCES: &[(&str, &str)] = &[
         "total、daily、weekly 或 monthly",
     ),
     ("true or false", "true 或 false"),
+    (
+        "a JSON array of 1 to 1000 objects",
+        "由 1 到 1000 个对象组成的 JSON 数组",
+    ),
+    ("a JSON object", "JSON 对象"),
+    (
+        "an object of at most 16384 bytes and 16 levels",
+        "不超过 16384 字节、16 层的对象",
+    ),
+    (
+        "1 to 32 letters, digits, - or _, beginning with a letter or digit",
+        "1 到 32 个字母、数字、- 或 _，以字母或数字开头",
+    ),
+    (
+        "USD from 0 to 9007199, at most 9 decimals (0 is unlimited)",
+        "0 到 9007199 的美元金额，最多 9 位小数（0 为不限）",
+    ),
+    ("an id, or the whole key", "ID，或完整的密钥"),
+    (
+        "give it or expires_in_days, not both",
+        "与 expires_in_days 只能给出其一",
+    ),
+    (
+        "give it or valid_days, not both",
+        "与 valid_days 只能给出其一",
+    ),
+    ("give key or id, not both", "key 与 id 只能给出其一"),
+    (
+        "give quota or max_calls, or the same in both",
+        "quota 与 max_calls 只给出其一，或给出相同的值",
+    ),
+    ("lies before the start", "早于开始时间"),
+    (
+        "the amounts together are more than the books take",
+        "amount 之和超出账目上限",
+    ),
 ];
 
 #[cfg(test)]

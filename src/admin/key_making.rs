@@ -132,3 +132,23 @@ pub(super) async fn reset(admin: &Admin, who: &str, key: &KeyRecord) -> Result<(
     let entry = audit_entry(admin, who, "reset key", key.id.0.to_string(), change);
     Ok(admin.store().reset_used(Scope::Key(key.id), entry).await?)
 }
+
+/// Removes a key and its counters; its usage stays.
+///
+/// # Errors
+/// The store's.
+pub(super) async fn delete_for_good(
+    admin: &Admin,
+    who: &str,
+    key: &KeyRecord,
+) -> Result<(), Failure> {
+    let subject = key.id.0.to_string();
+    let entry = audit_entry(
+        admin,
+        who,
+        "delete key for good",
+        subject,
+        (shown(key), None),
+    );
+    Ok(admin.store().delete_key(key.id, entry).await?)
+}

@@ -14,7 +14,6 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use crate::config::Config;
 use crate::exchange::Desk;
@@ -31,6 +30,7 @@ pub mod body;
 pub mod chinese;
 pub mod edge_port;
 pub mod failure;
+pub mod failure_schema;
 pub mod fault;
 pub mod groups;
 pub mod key_change;
@@ -44,6 +44,7 @@ pub mod own;
 pub mod paths;
 pub mod query;
 pub mod session;
+mod trial;
 pub mod usd;
 
 pub use edge_port::EdgePort;
@@ -140,8 +141,8 @@ pub fn router(state: AdminState) -> Router {
 /// Routes together with their description.
 fn described() -> OpenApiRouter<Arc<Admin>> {
     OpenApiRouter::with_openapi(openapi::document())
-        .routes(routes!(own::quota))
-        .routes(routes!(own::logs))
+        .merge(own::described())
+        .merge(trial::described())
 }
 
 fn random_bytes() -> Result<[u8; 32], Failure> {

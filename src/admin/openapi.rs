@@ -13,6 +13,7 @@ use utoipa_swagger_ui::Config;
 
 use super::Admin;
 use super::failure::Failure;
+use super::failure_schema::{Coded, CodedError, Detail};
 
 const DOCUMENT: &str = "/openapi.json";
 
@@ -21,10 +22,13 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
                       img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 #[derive(utoipa::OpenApi)]
-#[openapi(info(
-    title = "quota-proxy",
-    description = "Keys, quotas, usage: what callers may ask about their own key, and what operators and users manage."
-))]
+#[openapi(
+    info(
+        title = "quota-proxy",
+        description = "Keys, quotas, usage: what callers may ask about their own key, and what operators and users manage."
+    ),
+    components(schemas(Detail, Coded, CodedError))
+)]
 struct Head;
 
 /// The document without its paths, which the routes bring along.

@@ -128,9 +128,7 @@ pub(super) async fn create(
     get, path = "/admin/groups", tag = "groups",
     responses((status = 200, body = Vec<GroupItem>)),
 )]
-pub(super) async fn list(
-    State(admin): State<Arc<Admin>>,
-) -> Result<Json<Vec<GroupItem>>, Failure> {
+pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<GroupItem>>, Failure> {
     let groups = admin.store().list_groups().await?;
     let counts = key_counts(&admin).await?;
     Ok(Json(groups.iter().map(|g| item(g, &counts)).collect()))

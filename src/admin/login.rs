@@ -114,7 +114,8 @@ impl Guard {
     /// The argon2id hash of a new password (19 MiB, 2 passes, 1 lane), a PHC string.
     pub(super) async fn hashed(&self, password: String) -> Result<String, Failure> {
         let work = move || {
-            let hash: Result<PasswordHash, _> = Argon2::default().hash_password(password.as_bytes());
+            let hash: Result<PasswordHash, _> =
+                Argon2::default().hash_password(password.as_bytes());
             let hash = hash.map_err(|e| format!("a password cannot be hashed: {e}"))?;
             Ok(hash.to_string())
         };
@@ -184,7 +185,9 @@ pub(super) async fn login(
     }
     admin.guard.forgive(&guesser);
     let holder = Holder::of_config(config);
-    Ok(Json(open_session(&admin, &holder, config.session_ttl).await?))
+    Ok(Json(
+        open_session(&admin, &holder, config.session_ttl).await?,
+    ))
 }
 
 pub(super) fn refused(admin: &Admin, client: ClientAddr, cause: &'static str) {

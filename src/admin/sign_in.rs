@@ -241,9 +241,7 @@ pub(super) async fn operator_logout(
 
 async fn end(admin: &Admin, person: &Person) -> Result<Json<Message>, Failure> {
     let Some(session) = person.session else {
-        return Ok(Message::of(
-            "The admin token is no session, it stays valid",
-        ));
+        return Ok(Message::of("The admin token is no session, it stays valid"));
     };
     admin.store().end_session(session.id, session.until).await?;
     Ok(Message::of("Signed out"))

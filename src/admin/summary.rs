@@ -314,9 +314,8 @@ fn csv(by: By, items: &[SummaryItem]) -> String {
         By::Day => "day",
         By::EndUser => "end_user",
     };
-    let mut text = format!(
-        "{first},requests,calls,tokens,prompt_tokens,completion_tokens,cost,errors\r\n"
-    );
+    let mut text =
+        format!("{first},requests,calls,tokens,prompt_tokens,completion_tokens,cost,errors\r\n");
     for item in items {
         if matches!(by, By::Key | By::Group) {
             let id = item.key.or(item.group);
@@ -369,7 +368,10 @@ mod tests {
             let uri: Uri = format!("/a?{text}").parse().unwrap();
             let mut query = Query::of(&uri);
             let (since, until) = span(&mut query, now);
-            query.finish().is_ok().then(|| (since.to_rfc3339(), until.to_rfc3339()))
+            query
+                .finish()
+                .is_ok()
+                .then(|| (since.to_rfc3339(), until.to_rfc3339()))
         };
         let (since, until) = said("since=7d&until=1h").unwrap();
         assert_eq!(since, "2026-11-14T08:00:00.000Z");

@@ -263,9 +263,9 @@ async fn unused(
 ) -> Result<(), Failure> {
     let holder = admin.store().key_by_hash(&secret.hash(), Freshness::Now);
     match holder.await? {
-        Some(holder) if by.is_none_or(|key| key.id != holder.id) => {
-            Err(Failure::Conflict(String::from("custom_key is taken already")))
-        }
+        Some(holder) if by.is_none_or(|key| key.id != holder.id) => Err(Failure::Conflict(
+            String::from("custom_key is taken already"),
+        )),
         _ => Ok(()),
     }
 }

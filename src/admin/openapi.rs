@@ -77,19 +77,30 @@ pub(super) fn document() -> OpenApi {
 /// The document with who may ask, and with what the guard and the readers of bodies may answer anywhere.
 pub(super) fn completed(mut document: OpenApi) -> OpenApi {
     for (path, item) in &mut document.paths.paths {
-        for (changes, operation) in [
-            (false, &mut item.get),
-            (true, &mut item.post),
-            (true, &mut item.put),
-            (true, &mut item.patch),
-            (true, &mut item.delete),
+        for (method, operation) in [
+            ("get", &mut item.get),
+            ("post", &mut item.post),
+            ("put", &mut item.put),
+            ("patch", &mut item.patch),
+            ("delete", &mut item.delete),
         ] {
             if let Some(operation) = operation {
-                complete(path, changes, operation);
+                operation.operation_id = Some(operation_id(method, path));
+                complete(path, method != "get", operation);
             }
         }
     }
     document
+}
+
+/// Of `GET /admin/users/{id}` it is `get_admin_users_id`: no two are the same.
+fn operation_id(method: &str, path: &str) -> String {
+    let words = path.split(|c: char| !c.is_ascii_alphanumeric());
+    let words = words.filter(|word| !word.is_empty());
+    std::iter::once(method)
+        .chain(words)
+        .collect::<Vec<_>>()
+        .join("_")
 }
 
 fn complete(path: &str, changes: bool, operation: &mut Operation) {

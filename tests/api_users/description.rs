@@ -26,7 +26,10 @@ async fn the_document_is_the_one_that_was_agreed_on() {
     }
     let agreed = std::fs::read_to_string(&golden).unwrap();
     let differ = agreed.lines().zip(now.lines()).find(|(a, b)| a != b);
-    assert!(agreed == now, "run it with {REWRITE}=1 and read the change: {differ:?}");
+    assert!(
+        agreed == now,
+        "run it with {REWRITE}=1 and read the change: {differ:?}"
+    );
 }
 
 #[tokio::test]
@@ -36,13 +39,23 @@ async fn every_described_endpoint_is_there() {
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
-            let id = if path.starts_with("/api/v1") { "1" } else { "none" };
+            let id = if path.starts_with("/api/v1") {
+                "1"
+            } else {
+                "none"
+            };
             let place = path.replace("{id}", id);
-            let reply = house.operate(&method.to_uppercase(), &place, Value::Null).await;
+            let reply = house
+                .operate(&method.to_uppercase(), &place, Value::Null)
+                .await;
             assert!(reply.status != 405, "{method} {path}");
             assert!(!reply.text.contains("path not found"), "{method} {path}");
             let known = operation["responses"].get(reply.status.to_string());
-            assert!(known.is_some(), "{method} {path}: {} is not described", reply.status);
+            assert!(
+                known.is_some(),
+                "{method} {path}: {} is not described",
+                reply.status
+            );
             assert!(operation["description"].is_string() || operation["summary"].is_string());
             assert!(operation["tags"][0].is_string(), "{method} {path}");
         }
@@ -59,7 +72,10 @@ async fn no_request_that_fits_the_document_is_answered_otherwise() {
     let url = format!("http://{}/openapi.json", house.rig.process().admin);
     for (secret, paths) in [
         (TOKEN, "^/(admin|api/auth|api/v1/api-keys)"),
-        (key.secret.as_str(), "^/(usage|api/usage|api/v1/(use|quota|validate|usage))"),
+        (
+            key.secret.as_str(),
+            "^/(usage|api/usage|api/v1/(use|quota|validate|usage))",
+        ),
     ] {
         let output = Command::new("timeout")
             .arg("60")
@@ -69,8 +85,21 @@ async fn no_request_that_fits_the_document_is_answered_otherwise() {
             .args(["--include-path-regex", paths])
             .args(["--exclude-path-regex", "/login$|/register$"])
             .args(["--checks", CHECKS, "--phases", "examples,fuzzing"])
-            .args(["--max-examples", "12", "--seed", "1", "--no-color", "--workers", "1"])
-            .args(["--generation-database", "none", "--generation-with-security-parameters", "false"])
+            .args([
+                "--max-examples",
+                "12",
+                "--seed",
+                "1",
+                "--no-color",
+                "--workers",
+                "1",
+            ])
+            .args([
+                "--generation-database",
+                "none",
+                "--generation-with-security-parameters",
+                "false",
+            ])
             .env("NO_PROXY", "127.0.0.1")
             .output()
             .unwrap();

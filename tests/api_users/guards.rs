@@ -30,7 +30,14 @@ async fn guessing_is_slowed_at_every_sign_in(house: House) {
         let reply = house.sign_in(logins[n % 3], "a guess at it").await;
         refused += usize::from(reply.status == 429);
         if reply.status == 429 {
-            assert!(reply.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() > 0);
+            assert!(
+                reply.headers["retry-after"]
+                    .to_str()
+                    .unwrap()
+                    .parse::<u64>()
+                    .unwrap()
+                    > 0
+            );
         }
         assert!([401, 429].contains(&reply.status), "{reply:?}");
     }
@@ -59,7 +66,10 @@ async fn guessing_is_slowed_at_every_sign_in(house: House) {
 
 /// The admin token is being guessed at from here: the key is refused as unknown, not held up.
 async fn edge_serves_without_admin(house: &House) {
-    let answer = house.rig.post(CHAT, "sk-proxy_nobody", &chat("gpt-4o")).await;
+    let answer = house
+        .rig
+        .post(CHAT, "sk-proxy_nobody", &chat("gpt-4o"))
+        .await;
     assert_eq!(answer.status(), 401);
 }
 
@@ -68,11 +78,12 @@ async fn forged_tokens_are_nobodys(house: House) {
     let [head, claims, signature] = good.split('.').collect::<Vec<_>>()[..] else {
         panic!("{good}");
     };
-    let text = |value: Value| {
-        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string())
-    };
+    let text =
+        |value: Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string());
     let none = text(json!({"alg": "none", "typ": "JWT"}));
-    let claimed = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).unwrap();
+    let claimed = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(claims)
+        .unwrap();
     let mut claimed: Value = serde_json::from_slice(&claimed).unwrap();
     claimed["exp"] = json!(1);
     let expired = text(claimed.clone());
@@ -134,6 +145,9 @@ async fn a_name_is_text_and_nothing_else(house: House) {
     // No cookie signs anybody in: nothing that a foreign page sends is believed.
     let request = house.request(Method::POST, "/admin/groups");
     let request = request.header("cookie", format!("session={ada}; token={ada}"));
-    house.sent(request.json(&json!({"name": "x"}))).await.detail(401);
+    house
+        .sent(request.json(&json!({"name": "x"})))
+        .await
+        .detail(401);
     edge_serves(&house).await;
 }

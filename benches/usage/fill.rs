@@ -109,7 +109,9 @@ impl Books {
         };
         // A key asks for one model, the hot one for all.
         let model = if owner == 0 { dice >> 40 } else { owner };
-        let code = ((dice >> 32) % FAILED == 0).then(|| CODES[(dice >> 44) as usize % CODES.len()]);
+        let code = (dice >> 32)
+            .is_multiple_of(FAILED)
+            .then(|| CODES[(dice >> 44) as usize % CODES.len()]);
         let id = Uuid::from_u128(u128::from(dice) << 64 | u128::from(number));
         let tokens = i64::try_from(dice % 5_000).expect("a number");
         let event = UsageEvent {

@@ -162,14 +162,10 @@ async fn everything_asked_is_a_call(mut h: Harness) {
     assert!((4 + 60..4 + 70).contains(&rows), "{rows}");
 }
 
-async fn charged_events_are_listed_apart(h: Harness) {
-    let callers = [
-        h.key(Quotas::default()).await,
-        h.key(Quotas::default()).await,
-    ];
+/// Charged events of both callers with refusals and void answers in between; the charged ones, newest
+/// first.
+async fn mixed_usage(h: &Harness, callers: &[Caller; 2], step: i64) -> Vec<(UnixMs, KeyId, i64)> {
     let mut charged = Vec::new();
-    let step = DAY_MS / 11;
-    let begin = h.clock.now();
     for n in 0..90 {
         h.clock.advance(step);
         let caller = &callers[usize::from(n % 5 == 0)];
@@ -180,14 +176,24 @@ async fn charged_events_are_listed_apart(h: Harness) {
         }
         let ask = caller.ask(1, n);
         h.granted(&ask).await;
-        let void = n % 7 == 0;
-        h.settle(&ask, if void { Charge::Void } else { used(n) })
-            .await;
-        if !void {
-            charged.push((h.clock.now(), caller.record.id, n));
+        if n % 7 == 0 {
+            h.settle(&ask, Charge::Void).await;
+            continue;
         }
+        h.settle(&ask, used(n)).await;
+        charged.push((h.clock.now(), caller.record.id, n));
     }
     charged.reverse();
+    charged
+}
+
+async fn charged_events_are_listed_apart(h: Harness) {
+    let callers = [
+        h.key(Quotas::default()).await,
+        h.key(Quotas::default()).await,
+    ];
+    let (begin, step) = (h.clock.now(), DAY_MS / 11);
+    let charged = mixed_usage(&h, &callers, step).await;
     let at = |steps: i64| Some(begin.plus_ms(steps * step));
     for key in [None, Some(callers[0].record.id), Some(callers[1].record.id)] {
         for (since, until) in [
@@ -219,6 +225,7 @@ async fn charged_events_are_listed_apart(h: Harness) {
             }
         }
     }
+    h.store.ping().await.unwrap();
     h.store
         .prune_events(begin.plus_ms(40 * step))
         .await

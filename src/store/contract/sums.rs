@@ -166,6 +166,7 @@ async fn sums_outlive_the_events(h: Harness) {
     let mut chance = Chance::from_env();
     let callers = [h.key(Quotas::default()).await];
     let events = random_usage(&h, &callers, &mut chance, 20).await;
+    h.store.ping().await.unwrap();
     h.store.prune_events(UnixMs(i64::MAX)).await.unwrap();
     for by in BY {
         let query = SumQuery {

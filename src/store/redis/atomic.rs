@@ -10,6 +10,7 @@ use super::names::{EventSet, Home, Shard};
 use super::replies::{
     Kept, Resolved, bytes_of, read_kept, read_reserved, read_resolved, unexpected,
 };
+use super::script::script;
 use crate::quota::{
     Amounts, Ask, Charge, GroupId, LostReservation, ReservationId, Reserved, Scope, ScopeClaim,
 };
@@ -20,21 +21,6 @@ use crate::time::{Moment, UnixMs};
 /// opens nothing; and an expired one, so that a late settlement finds it.
 const KEEP_SETTLED_MS: i64 = 600_000;
 const KEEP_EXPIRED_MS: i64 = 24 * 3_600_000;
-
-/// A step's source: what all share, what booking ones share, and its own.
-macro_rules! step {
-    ($own:literal) => {
-        Script::new(concat!(include_str!("lua/prelude.lua"), include_str!($own)))
-    };
-    (booking $own:literal) => {
-        Script::new(concat!(
-            include_str!("lua/prelude.lua"),
-            include_str!("lua/close.lua"),
-            include_str!("lua/book.lua"),
-            include_str!($own)
-        ))
-    };
-}
 
 /// The steps of quota, on one connection.
 #[derive(Debug)]
@@ -63,14 +49,28 @@ pub(super) enum Ending {
 impl Steps {
     pub fn new() -> Steps {
         Steps {
-            reserve: step!("lua/reserve.lua"),
-            resolve: step!(booking "lua/resolve.lua"),
-            refuse: step!(booking "lua/refuse.lua"),
-            top_up: step!("lua/top_up.lua"),
-            renew: step!("lua/renew.lua"),
-            due: step!("lua/due.lua"),
-            look: step!("lua/look.lua"),
-            reset: step!("lua/reset.lua"),
+            reserve: script!(
+                "clock",
+                "counters",
+                "claims",
+                "money",
+                "reservations",
+                "reserve"
+            ),
+            resolve: script!(
+                "clock",
+                "counters",
+                "reservations",
+                "close",
+                "book",
+                "resolve"
+            ),
+            refuse: script!("clock", "counters", "book", "refuse"),
+            top_up: script!("clock", "counters", "claims", "reservations", "top_up"),
+            renew: script!("clock", "renew"),
+            due: script!("clock", "due"),
+            look: script!("clock", "look"),
+            reset: script!("clock", "counters", "reset"),
         }
     }
 

@@ -50,6 +50,7 @@ mod event_walk;
 mod export;
 mod fault;
 mod figures;
+mod fold;
 mod groups;
 mod inspect;
 mod invariants;

@@ -8,6 +8,7 @@ use super::layout::{Stored, clock_figures};
 use super::link::{Link, Script};
 use super::names::{self, Shard};
 use super::records::{Change, KeyEntry, encode_audit, encode_group, encode_homes, key_text};
+use super::script::script;
 use crate::keys::{KeyHash, KeyId};
 use crate::quota::{GroupId, ReservationId, Scope};
 use crate::store::{AuditEntry, GroupRecord, StoreResult};
@@ -47,35 +48,23 @@ pub(super) enum Put {
     Unfinished,
 }
 
-/// A source that notes what an operator did.
-macro_rules! noting {
-    ($own:literal) => {
-        Script::new(concat!(include_str!("lua/audit.lua"), include_str!($own)))
-    };
-}
-
 impl RecordSteps {
     pub fn new() -> RecordSteps {
         RecordSteps {
-            read: Script::new(include_str!("lua/read.lua")),
-            claim: Script::new(include_str!("lua/claim.lua")),
-            release: Script::new(include_str!("lua/release.lua")),
-            put_key: noting!("lua/put_key.lua"),
-            change: Script::new(include_str!("lua/change.lua")),
-            finished: Script::new(include_str!("lua/finished.lua")),
-            leave: Script::new(include_str!("lua/leave.lua")),
-            arrive: Script::new(include_str!("lua/arrive.lua")),
-            drop: Script::new(include_str!("lua/drop.lua")),
-            put_group: noting!("lua/put_group.lua"),
-            delete_group: noting!("lua/delete_group.lua"),
-            note: noting!("lua/note.lua"),
-            pin: Script::new(include_str!("lua/pin.lua")),
-            pay: Script::new(concat!(
-                include_str!("lua/prelude.lua"),
-                include_str!("lua/close.lua"),
-                include_str!("lua/book.lua"),
-                include_str!("lua/pay.lua")
-            )),
+            read: script!("read"),
+            claim: script!("claim"),
+            release: script!("release"),
+            put_key: script!("audit", "put_key"),
+            change: script!("change"),
+            finished: script!("finished"),
+            leave: script!("leave"),
+            arrive: script!("arrive"),
+            drop: script!("drop"),
+            put_group: script!("audit", "put_group"),
+            delete_group: script!("audit", "delete_group"),
+            note: script!("audit", "note"),
+            pin: script!("pin"),
+            pay: script!("clock", "counters", "close", "book", "pay"),
         }
     }
 

@@ -8,6 +8,7 @@ use super::answers::int;
 use super::layout::{Packer, period_figure};
 use super::link::Script;
 use super::names::{self, Home, Shard};
+use super::script::script;
 use super::sums::row_of;
 use crate::keys::KeyId;
 use crate::quota::Scope;
@@ -30,11 +31,8 @@ pub(super) struct RestoreSteps {
 impl RestoreSteps {
     pub fn new() -> RestoreSteps {
         RestoreSteps {
-            counters: Script::new(concat!(
-                include_str!("lua/prelude.lua"),
-                include_str!("lua/restore.lua")
-            )),
-            numbers: Script::new(include_str!("lua/numbers.lua")),
+            counters: script!("counters", "restore"),
+            numbers: script!("numbers"),
         }
     }
 }

@@ -164,3 +164,26 @@ pub(super) async fn each_error_count(
 fn all_of(name: String) -> redis::Cmd {
     redis::cmd("HGETALL").arg(name).to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::redis::names::Shard;
+
+    #[test]
+    fn rows_are_read_back_and_older_ones_have_calls() {
+        let key = KeyId(uuid::Uuid::from_u128(1));
+        let of = KeyDay {
+            shard: Shard::of_key(key),
+            key,
+            day: String::from("2026-11-21"),
+        };
+        let row: Vec<u8> = (3..=10).flat_map(i64::to_be_bytes).collect();
+        let rollup = read_rollup(&of, String::from("m"), &row).unwrap();
+        assert_eq!((rollup.requests, rollup.errors, rollup.calls), (3, 8, 10));
+        assert_eq!(row_of(&rollup), row);
+        let old = read_rollup(&of, String::from("m"), &row[..56]).unwrap();
+        assert_eq!((old.requests, old.response_time_ms, old.calls), (3, 9, 11));
+        assert!(read_rollup(&of, String::from("m"), &row[..55]).is_err());
+    }
+}

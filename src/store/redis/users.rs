@@ -14,6 +14,7 @@ use super::directory::Directory;
 use super::link::{Link, Script};
 use super::names;
 use super::records::{decode_user, encode_audit, encode_user};
+use super::script::script;
 use crate::store::{AuditEntry, Page, StoreError, StoreResult, UserRecord};
 use crate::time::UnixMs;
 
@@ -46,14 +47,8 @@ enum Change {
 impl UserSteps {
     pub fn new() -> UserSteps {
         UserSteps {
-            put: Script::new(concat!(
-                include_str!("lua/audit.lua"),
-                include_str!("lua/put_user.lua")
-            )),
-            delete: Script::new(concat!(
-                include_str!("lua/audit.lua"),
-                include_str!("lua/delete_user.lua")
-            )),
+            put: script!("audit", "put_user"),
+            delete: script!("audit", "delete_user"),
         }
     }
 

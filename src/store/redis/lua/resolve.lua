@@ -92,7 +92,7 @@ end
 if lost then
   r[STATE] = EXPIRED
   for n = 1, 3 do r[CHARGED + n - 1] = charged[n] end
-  redis.call('SET', KEYS[1], struct.pack(RESERVATION, unpack(r, 1, 21)) .. r.subject, 'PX', a[KEEP_EXPIRED])
+  redis.call('SET', KEYS[1], struct.pack(RESERVATION, unpack(r, 1, 21)) .. r[SUBJECT], 'PX', a[KEEP_EXPIRED])
 elseif late then
   r[STATE] = SETTLED_LATE
   redis.call('SET', KEYS[1], struct.pack(RESERVATION, unpack(r, 1, 21)), 'PX', a[KEEP_EXPIRED])

@@ -51,12 +51,10 @@ if lost then
   end
 elseif not r and a[SEQ] == 1 then
   if not counters[1] or counters[scopes] == false then return answer(STOPPED, 0, NOTHING, NOTHING, {}) end
-  r = {SLICE, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, 0, 0, 0, -1, 0, 0, 0, 0, 0, 0}
-  r.key, r.subject = KEYS[1], ARGV[3]
+  r = {SLICE, 0, 0, 0, 0, 0, 0, 0, 0, 0, -1, 0, 0, 0, -1, 0, 0, 0, 0, 0, 0, ARGV[3]}
 elseif not r then
   -- Redis lost it (a failover): nothing is held, what has ended is booked in the present windows.
-  r = {EXPIRED, a[SEQ] - 1, 0, 0, 0, 0, 0, 0, 0, 0, -1, PRESENT, PRESENT, PRESENT, -1, PRESENT, PRESENT, PRESENT, 0, 0, 0}
-  r.key, r.subject = KEYS[1], ARGV[3]
+  r = {EXPIRED, a[SEQ] - 1, 0, 0, 0, 0, 0, 0, 0, 0, -1, PRESENT, PRESENT, PRESENT, -1, PRESENT, PRESENT, PRESENT, 0, 0, 0, ARGV[3]}
 elseif r[STATE] == SETTLED then
   return answer(STOPPED, 0, NOTHING, NOTHING, {})
 end
@@ -221,13 +219,13 @@ r[MET] = met
 if not lost then r[GRANTED_OUTPUT] = a[SEQ] end
 if lost or late then
   r[STATE] = EXPIRED
-  redis.call('SET', KEYS[1], struct.pack(RESERVATION, unpack(r, 1, 21)) .. r.subject, 'PX', a[REMEMBER])
+  redis.call('SET', KEYS[1], struct.pack(RESERVATION, unpack(r, 1, 21)) .. r[SUBJECT], 'PX', a[REMEMBER])
   redis.call('ZREM', KEYS[2], ARGV[2])
 elseif a[LAST] == 1 then
   redis.call('SET', KEYS[1], 's', 'PX', a[REMEMBER])
   redis.call('ZREM', KEYS[2], ARGV[2])
 else
-  write_reservation(r)
+  write_reservation(KEYS[1], r)
   redis.call('ZADD', KEYS[2], steady + a[LEASE], ARGV[2])
 end
 if late then return answer(LOST, 0, NOTHING, NOTHING, {}) end

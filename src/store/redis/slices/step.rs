@@ -55,11 +55,14 @@ pub(in crate::store::redis) struct SliceStep(Script);
 
 impl SliceStep {
     pub fn new() -> SliceStep {
-        SliceStep(Script::new(concat!(
-            include_str!("../lua/prelude.lua"),
-            include_str!("../lua/book.lua"),
-            include_str!("../lua/slice.lua")
-        )))
+        SliceStep(super::super::script::script!(
+            "clock",
+            "counters",
+            "claims",
+            "reservations",
+            "book",
+            "slice"
+        ))
     }
 
     /// Takes one step of a slice. Idempotent by its number.

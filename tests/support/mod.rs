@@ -39,6 +39,7 @@ pub mod redis_cluster;
 pub mod redis_sentinel;
 pub mod redis_server;
 pub mod rig;
+pub mod sdk;
 pub mod soak;
 pub mod upstream;
 pub mod wait;

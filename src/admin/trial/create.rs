@@ -132,7 +132,7 @@ fn quota(fields: &mut Fields) -> i64 {
 /// A key that was made, and its secret.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct MadeKey {
+pub(super) struct MadeKey {
     /// The whole key, this once.
     key: String,
     #[schema(value_type = String, format = Uuid)]

@@ -14,20 +14,12 @@ use crate::time::UnixMs;
 pub struct NewKeyBody {
     #[schema(min_length = 1, max_length = 255)]
     pub name: String,
-    #[schema(inline)]
-    pub prefix: Option<Prefix>,
+    /// What stands before the `_` of the secret; `sk-proxy` by default.
+    #[schema(min_length = 1, max_length = 32, pattern = "^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    pub prefix: Option<String>,
     #[serde(flatten)]
     pub fields: KeyFields,
 }
-
-/// What stands before the `_` of the secret; `sk-proxy` by default.
-#[derive(Debug, ToSchema)]
-#[schema(
-    min_length = 1,
-    max_length = 32,
-    pattern = "^[A-Za-z0-9][A-Za-z0-9_-]*$"
-)]
-pub struct Prefix(pub String);
 
 /// What to change of a key: what is left out stays, null empties what may be empty.
 #[derive(Debug, ToSchema)]

@@ -196,7 +196,7 @@ async fn holder_of(
     }))
 }
 
-fn unlocked(config: &AdminConfig) -> Result<(), Failure> {
+pub(super) fn unlocked(config: &AdminConfig) -> Result<(), Failure> {
     if has_password(config) || config.token.is_some() {
         return Ok(());
     }

@@ -97,6 +97,49 @@ const SENTENCES: &[(&str, &str)] = &[
         "the amounts together are more than the books take",
         "amount 之和超出账目上限",
     ),
+    ("an e-mail address", "电子邮件地址"),
+    (
+        "3 to 64 letters, digits, dots, - or _",
+        "3 到 64 个字母、数字、点、- 或 _",
+    ),
+    ("admin or member", "admin 或 member"),
+    ("ids or names of groups", "分组的 ID 或名称"),
+    ("the id or name of a group", "分组的 ID 或名称"),
+    (
+        "16 to 128 visible ASCII characters without spaces",
+        "16 到 128 个不含空格的可见 ASCII 字符",
+    ),
+    ("tokens or usd", "tokens 或 usd"),
+    ("active or disabled", "active 或 disabled"),
+    (
+        "say the quota along with a new quota_type",
+        "更改 quota_type 时须同时给出 quota",
+    ),
+    (
+        "registration is off: an operator makes users",
+        "未开放注册：由管理员创建用户",
+    ),
+    ("no more users may register", "用户数已达上限，无法注册"),
+    ("this user is switched off", "该用户已停用"),
+    (
+        "you may not put keys into that group",
+        "无权将密钥放入该分组",
+    ),
+    ("this is for operators", "仅限管理员"),
+    ("custom_key is taken already", "custom_key 已被占用"),
+    (
+        "the user is being changed by others, try again",
+        "该用户正被他人修改，请重试",
+    ),
+    (
+        "key, model, day, group or end_user",
+        "key、model、day、group 或 end_user",
+    ),
+    ("json or csv", "json 或 csv"),
+    (
+        "a time back from now such as 7d, a day such as 2026-11-21, or a time such as 2026-11-21T08:00:00Z",
+        "距今时长（如 7d）、日期（如 2026-11-21）或时间（如 2026-11-21T08:00:00Z）",
+    ),
 ];
 
 #[cfg(test)]

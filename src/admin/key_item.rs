@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use ipnet::IpNet;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::{Admin, usd};
-use crate::keys::KeyRecord;
-use crate::quota::{Rates, Scope, ScopeClaim, Standing};
+use crate::keys::{KeyId, KeyRecord};
+use crate::quota::{GroupId, Period, Rates, Scope, ScopeClaim, Standing};
 use crate::store::{KeyActivity, KeyFigures, Store, StoreResult};
 use crate::time::UnixMs;
 
@@ -92,46 +96,102 @@ pub fn is_expired(key: &KeyRecord, now: UnixMs) -> bool {
     key.expires_at.is_some_and(|end| end <= now)
 }
 
-/// An item of `GET /admin/api-keys`, with our own fields behind the common ones.
-pub fn item(key: &KeyRecord, standing: &Standing, activity: &KeyActivity) -> Value {
-    let tokens = tokens(standing);
-    let requests = requests(standing);
-    let (used, held) = (standing.used, standing.held);
-    let usd = Figures::new(key.quotas.usd.limit, used.nano_usd, held.nano_usd);
-    let (usd_limit, usd_used, usd_remaining) = usd.usd();
-    json!({
-        "id": key.id,
-        "name": key.name,
-        "description": key.description,
-        "key_prefix": key.masked,
-        "token_limit": tokens.limit,
-        "token_used": tokens.used,
-        "token_remaining": tokens.remaining,
-        "usage_percentage": tokens.percentage,
-        "rate_limit_tier": key.tier,
-        "request_count": activity.request_count,
-        "error_count": activity.error_count,
-        "is_active": key.active && !key.deleted,
-        "created_at": key.created_at,
-        "updated_at": key.updated_at,
-        "last_used_at": activity.last_used_at,
-        "expires_at": key.expires_at,
-        "seq": key.seq,
-        "prefix": key.prefix,
-        "group": key.group,
-        "request_limit": requests.limit,
-        "request_used": requests.used,
-        "request_remaining": requests.remaining,
-        "usd_limit": usd_limit,
-        "usd_used": usd_used,
-        "usd_remaining": usd_remaining,
-        "period": key.quotas.tokens.period,
-        "allowed_ips": key.allowed_ips,
-        "denied_ips": key.denied_ips,
-        "allowed_origins": key.allowed_origins,
-        "allowed_models": key.allowed_models,
-        "metadata": key.metadata,
-    })
+/// A key and what it has used. Limits of 0 are unlimited: what is used and left of them is null.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct KeyItem {
+    #[schema(value_type = Uuid)]
+    id: KeyId,
+    name: String,
+    description: Option<String>,
+    /// The secret as it may be shown.
+    key_prefix: String,
+    token_limit: i64,
+    token_used: Option<i64>,
+    token_remaining: Option<i64>,
+    /// Percent of the token limit.
+    usage_percentage: f64,
+    rate_limit_tier: String,
+    /// Requests that were charged.
+    request_count: i64,
+    /// Failed answers and refusals.
+    error_count: i64,
+    is_active: bool,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: UnixMs,
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: UnixMs,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    last_used_at: Option<UnixMs>,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<UnixMs>,
+    /// The key's number.
+    seq: i64,
+    prefix: String,
+    #[schema(value_type = Option<Uuid>)]
+    group: Option<GroupId>,
+    request_limit: i64,
+    request_used: Option<i64>,
+    request_remaining: Option<i64>,
+    #[schema(value_type = f64)]
+    usd_limit: Value,
+    #[schema(value_type = Option<f64>)]
+    usd_used: Option<Value>,
+    #[schema(value_type = Option<f64>)]
+    usd_remaining: Option<Value>,
+    /// `total`, `daily`, `weekly` or `monthly`.
+    #[schema(value_type = String)]
+    period: Period,
+    #[schema(value_type = Vec<String>)]
+    allowed_ips: Vec<IpNet>,
+    #[schema(value_type = Vec<String>)]
+    denied_ips: Vec<IpNet>,
+    allowed_origins: Vec<String>,
+    allowed_models: Vec<String>,
+    #[schema(value_type = Object)]
+    metadata: Value,
+}
+
+impl KeyItem {
+    pub fn new(key: &KeyRecord, standing: &Standing, activity: &KeyActivity) -> Self {
+        let tokens = tokens(standing);
+        let requests = requests(standing);
+        let (used, held) = (standing.used, standing.held);
+        let usd = Figures::new(key.quotas.usd.limit, used.nano_usd, held.nano_usd);
+        let (usd_limit, usd_used, usd_remaining) = usd.usd();
+        KeyItem {
+            id: key.id,
+            name: key.name.clone(),
+            description: key.description.clone(),
+            key_prefix: key.masked.clone(),
+            token_limit: tokens.limit,
+            token_used: tokens.used,
+            token_remaining: tokens.remaining,
+            usage_percentage: tokens.percentage,
+            rate_limit_tier: key.tier.clone(),
+            request_count: activity.request_count,
+            error_count: activity.error_count,
+            is_active: key.active && !key.deleted,
+            created_at: key.created_at,
+            updated_at: key.updated_at,
+            last_used_at: activity.last_used_at,
+            expires_at: key.expires_at,
+            seq: key.seq,
+            prefix: key.prefix.clone(),
+            group: key.group,
+            request_limit: requests.limit,
+            request_used: requests.used,
+            request_remaining: requests.remaining,
+            usd_limit,
+            usd_used,
+            usd_remaining,
+            period: key.quotas.tokens.period,
+            allowed_ips: key.allowed_ips.clone(),
+            denied_ips: key.denied_ips.clone(),
+            allowed_origins: key.allowed_origins.clone(),
+            allowed_models: key.allowed_models.clone(),
+            metadata: key.metadata.clone(),
+        }
+    }
 }
 
 #[cfg(test)]

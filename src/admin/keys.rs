@@ -7,7 +7,6 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use http::Uri;
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::auth::Operator;
@@ -15,26 +14,35 @@ use super::body::{self, Fields, Given};
 use super::failure::Failure;
 use super::fault::{Fault, Problem};
 use super::key_change::{self, KeyChange};
-use super::key_item;
+use super::key_item::{self, KeyItem};
 use super::key_making::{self, NO_KEY, NewKey, update};
+use super::key_schema::{
+    CreatedKey, KeyPage, KeyPatch, KeyStats, NewKeyBody, RotateBody, RotatedKey,
+};
 use super::query::Query;
-use super::{Admin, random_bytes};
+use super::{Admin, Message, groups, random_bytes};
 use crate::keys::{KeyId, KeyRecord, PreviousSecret, Secret};
 use crate::quota::GroupId;
 use crate::store::KeyQuery;
 
-type Answer = Result<Json<Value>, Failure>;
+type Answer = Result<Json<KeyItem>, Failure>;
 type Id = Result<Path<String>, PathRejection>;
 
 /// How long a rotated secret stays good unless the request says otherwise.
 const DEFAULT_GRACE_SECONDS: i64 = 86_400;
 const MAX_GRACE_SECONDS: i64 = 30 * 86_400;
 
+/// Makes a key.
+#[utoipa::path(
+    post, path = "/admin/api-keys", tag = "keys",
+    request_body = NewKeyBody,
+    responses((status = 200, body = CreatedKey)),
+)]
 pub(super) async fn create(
     State(admin): State<Arc<Admin>>,
     Extension(who): Extension<Operator>,
     body: Body,
-) -> Answer {
+) -> Result<Json<CreatedKey>, Failure> {
     let mut fields = Fields::parse(&body::read(body).await?)?;
     let prefix = key_change::prefix(&mut fields).value();
     let change = read_change(&admin, &mut fields);
@@ -47,19 +55,32 @@ pub(super) async fn create(
     let mut key = NewKey::generate(&admin, prefix)?;
     change.apply(&mut key.record, group);
     let (key, secret) = key.store(&admin, &who.0).await?;
-    Ok(Json(json!({
-        "id": key.id,
-        "api_key": secret.reveal(),
-        "name": key.name,
-        "description": key.description,
-        "token_limit": key.quotas.tokens.limit,
-        "rate_limit_tier": key.tier,
-        "expires_at": key.expires_at,
-        "created_at": key.created_at,
-    })))
+    Ok(Json(CreatedKey {
+        id: key.id,
+        api_key: secret.reveal().to_owned(),
+        name: key.name.clone(),
+        description: key.description.clone(),
+        token_limit: key.quotas.tokens.limit,
+        rate_limit_tier: key.tier.clone(),
+        expires_at: key.expires_at,
+        created_at: key.created_at,
+    }))
 }
 
-pub(super) async fn list(State(admin): State<Arc<Admin>>, uri: Uri) -> Answer {
+/// Keys in order of creation, deleted ones left out.
+#[utoipa::path(
+    get, path = "/admin/api-keys", tag = "keys",
+    params(
+        ("skip" = Option<u32>, Query, description = "Keys to leave out; 0 by default."),
+        ("limit" = Option<u32>, Query, description = "Keys at most; 100 by default.", minimum = 1, maximum = 1000),
+        ("active_only" = Option<bool>, Query, description = "Leaves out keys that are switched off."),
+    ),
+    responses((status = 200, body = KeyPage)),
+)]
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    uri: Uri,
+) -> Result<Json<KeyPage>, Failure> {
     let mut query = Query::of(&uri);
     let (skip, limit) = query.page();
     let active_only = query.flag("active_only");
@@ -75,26 +96,50 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>, uri: Uri) -> Answer {
         .await?;
     let figures = key_item::figures(&admin, &page.items).await?;
     let keys = page.items.iter().zip(&figures);
-    let items: Vec<Value> = keys
-        .map(|(key, of)| key_item::item(key, &of.standing, &of.activity))
-        .collect();
-    Ok(Json(
-        json!({"items": items, "total": page.total, "skip": skip, "limit": limit}),
-    ))
+    let items = keys.map(|(key, of)| KeyItem::new(key, &of.standing, &of.activity));
+    Ok(Json(KeyPage {
+        items: items.collect(),
+        total: page.total,
+        skip,
+        limit,
+    }))
 }
 
+/// One key.
+#[utoipa::path(
+    get, path = "/admin/api-keys/{id}", tag = "keys",
+    params(("id" = Uuid, Path, description = "The key's id.")),
+    responses((status = 200, body = KeyItem)),
+)]
 pub(super) async fn show(State(admin): State<Arc<Admin>>, id: Id) -> Answer {
     let key = find(&admin, id).await?;
     Ok(Json(item(&admin, &key).await?))
 }
 
-pub(super) async fn stats(State(admin): State<Arc<Admin>>, id: Id) -> Answer {
+/// One key, and whether its time is over.
+#[utoipa::path(
+    get, path = "/admin/api-keys/{id}/stats", tag = "keys",
+    params(("id" = Uuid, Path, description = "The key's id.")),
+    responses((status = 200, body = KeyStats)),
+)]
+pub(super) async fn stats(
+    State(admin): State<Arc<Admin>>,
+    id: Id,
+) -> Result<Json<KeyStats>, Failure> {
     let key = find(&admin, id).await?;
-    let mut item = item(&admin, &key).await?;
-    item["is_expired"] = json!(key_item::is_expired(&key, admin.now()));
-    Ok(Json(item))
+    Ok(Json(KeyStats {
+        item: item(&admin, &key).await?,
+        is_expired: key_item::is_expired(&key, admin.now()),
+    }))
 }
 
+/// Changes a key.
+#[utoipa::path(
+    patch, path = "/admin/api-keys/{id}", tag = "keys",
+    params(("id" = Uuid, Path, description = "The key's id.")),
+    request_body = KeyPatch,
+    responses((status = 200, body = KeyItem)),
+)]
 pub(super) async fn change(
     State(admin): State<Arc<Admin>>,
     Extension(who): Extension<Operator>,
@@ -123,37 +168,60 @@ pub(super) async fn change(
     Ok(Json(item(&admin, &key).await?))
 }
 
+/// Switches a key off: it is refused.
+#[utoipa::path(
+    post, path = "/admin/api-keys/{id}/disable", tag = "keys",
+    params(("id" = Uuid, Path, description = "The key's id.")),
+    responses((status = 200, body = Message)),
+)]
 pub(super) async fn disable(
     State(admin): State<Arc<Admin>>,
     Extension(who): Extension<Operator>,
     id: Id,
-) -> Answer {
+) -> Result<Json<Message>, Failure> {
     set_active(&admin, &who, id, false).await
 }
 
+/// Switches a key on.
+#[utoipa::path(
+    post, path = "/admin/api-keys/{id}/enable", tag = "keys",
+    params(("id" = Uuid, Path, description = "The key's id.")),
+    responses((status = 200, body = Message)),
+)]
 pub(super) async fn enable(
     State(admin): State<Arc<Admin>>,
     Extension(who): Extension<Operator>,
     id: Id,
-) -> Answer {
+) -> Result<Json<Message>, Failure> {
     set_active(&admin, &who, id, true).await
 }
 
-async fn set_active(admin: &Admin, who: &Operator, id: Id, active: bool) -> Answer {
+async fn set_active(
+    admin: &Admin,
+    who: &Operator,
+    id: Id,
+    active: bool,
+) -> Result<Json<Message>, Failure> {
     let key = find(admin, id).await?;
     let word = if active { "enabled" } else { "disabled" };
     key_making::set_active(admin, &who.0, &key, active).await?;
-    Ok(message(format!("API key {word}")))
+    Ok(Message::of(&format!("API key {word}")))
 }
 
 /// A new secret; the old one stays good for `grace_seconds`. One that was rotated before it ends now:
 /// a key has two good secrets at most.
+#[utoipa::path(
+    post, path = "/admin/api-keys/{id}/rotate", tag = "keys",
+    params(("id" = Uuid, Path, description = "The key's id.")),
+    request_body = Option<RotateBody>,
+    responses((status = 200, body = RotatedKey)),
+)]
 pub(super) async fn rotate(
     State(admin): State<Arc<Admin>>,
     Extension(who): Extension<Operator>,
     id: Id,
     body: Body,
-) -> Answer {
+) -> Result<Json<RotatedKey>, Failure> {
     let key = find(&admin, id).await?;
     let mut fields = Fields::parse_optional(&body::read(body).await?)?;
     let grace = fields.int("grace_seconds", 0..=MAX_GRACE_SECONDS).value();
@@ -171,40 +239,53 @@ pub(super) async fn rotate(
         Ok(())
     });
     let key = key.await?;
-    Ok(Json(json!({
-        "id": key.id,
-        "api_key": secret.reveal(),
-        "name": key.name,
-        "key_prefix": key.masked,
-        "previous_valid_until": key.previous.map(|p| p.valid_until),
-        "updated_at": key.updated_at,
-    })))
+    Ok(Json(RotatedKey {
+        id: key.id,
+        api_key: secret.reveal().to_owned(),
+        name: key.name.clone(),
+        key_prefix: key.masked.clone(),
+        previous_valid_until: key.previous.map(|p| p.valid_until),
+        updated_at: key.updated_at,
+    }))
 }
 
+/// Sets what was used to 0 in the current windows; what is held stays held.
+#[utoipa::path(
+    post, path = "/admin/api-keys/{id}/reset", tag = "keys",
+    params(("id" = Uuid, Path, description = "The key's id.")),
+    responses((status = 200, body = Message)),
+)]
 pub(super) async fn reset(
     State(admin): State<Arc<Admin>>,
     Extension(who): Extension<Operator>,
     id: Id,
-) -> Answer {
+) -> Result<Json<Message>, Failure> {
     let key = find(&admin, id).await?;
     key_making::reset(&admin, &who.0, &key).await?;
-    Ok(message(String::from("API key usage reset")))
+    Ok(Message::of("API key usage reset"))
 }
 
-/// Softly: kept for the books and refused. Hard: gone, though its usage stays.
+/// Deletes a key. Softly: kept for the books and refused. Hard: gone, though its usage stays.
+#[utoipa::path(
+    delete, path = "/admin/api-keys/{id}", tag = "keys",
+    params(("id" = Uuid, Path, description = "The key's id."),
+        ("hard_delete" = Option<bool>, Query, description = "Whether it is to be gone for good."),
+    ),
+    responses((status = 200, body = Message)),
+)]
 pub(super) async fn delete(
     State(admin): State<Arc<Admin>>,
     Extension(who): Extension<Operator>,
     id: Id,
     uri: Uri,
-) -> Answer {
+) -> Result<Json<Message>, Failure> {
     let mut query = Query::of(&uri);
     let hard = query.flag("hard_delete");
     query.finish()?;
     let key = admin.store().key(id_of(id)?).await?.ok_or(NO_KEY)?;
     if hard {
         key_making::delete_for_good(&admin, &who.0, &key).await?;
-        return Ok(message(String::from("API key deleted for good")));
+        return Ok(Message::of("API key deleted for good"));
     }
     if key.deleted {
         return Err(NO_KEY);
@@ -215,7 +296,7 @@ pub(super) async fn delete(
         Ok(())
     })
     .await?;
-    Ok(message(String::from("API key deleted")))
+    Ok(Message::of("API key deleted"))
 }
 
 fn read_change(admin: &Admin, fields: &mut Fields) -> KeyChange {
@@ -223,15 +304,11 @@ fn read_change(admin: &Admin, fields: &mut Fields) -> KeyChange {
     KeyChange::read(fields, &config.tiers, admin.now())
 }
 
-fn message(text: String) -> Json<Value> {
-    Json(json!({"message": text}))
-}
-
-async fn item(admin: &Admin, key: &KeyRecord) -> Result<Value, Failure> {
+async fn item(admin: &Admin, key: &KeyRecord) -> Result<KeyItem, Failure> {
     let store = admin.store();
     let standing = key_item::standing(store, key, admin.rates(&key.tier)).await?;
     let activity = store.activity(key.id).await?;
-    Ok(key_item::item(key, &standing, &activity))
+    Ok(KeyItem::new(key, &standing, &activity))
 }
 
 async fn find(admin: &Admin, id: Id) -> Result<Arc<KeyRecord>, Failure> {
@@ -252,11 +329,7 @@ async fn group_of(admin: &Admin, given: &Given<String>) -> Result<Given<GroupId>
         Given::Null => return Ok(Given::Null),
         Given::Value(wanted) => wanted,
     };
-    let groups = admin.store().list_groups().await?;
-    let id = Uuid::try_parse(wanted).ok().map(GroupId);
-    let found = groups
-        .iter()
-        .find(|g| Some(g.id) == id || g.name == *wanted);
+    let found = groups::named(admin, wanted).await?;
     found.map(|g| Given::Value(g.id)).ok_or_else(|| {
         let problem = Problem::Expected {
             found: format!("{wanted:?}"),

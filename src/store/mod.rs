@@ -27,6 +27,7 @@ mod file;
 mod invariants;
 mod record;
 pub mod redis;
+mod span;
 mod usage;
 pub mod usage_log;
 mod usual;
@@ -157,7 +158,8 @@ pub trait Store: Send + Sync + 'static {
     }
 
     // ── users ─────────────────────────────────────────────────────────────────────────────────
-    /// `Conflict` where the id, the name or the address is taken, whatever the case of its letters.
+    /// `Conflict` where the id, the name or the address is taken, whatever the case of its letters: a
+    /// name cannot be another user's address either.
     async fn create_user(
         &self,
         _record: UserRecord,
@@ -261,8 +263,8 @@ pub trait Store: Send + Sync + 'static {
         since_day: &str,
         until_day: &str,
     ) -> StoreResult<Vec<(String, i64)>>;
-    /// Sums, largest `tokens` first, by name where they are equal (days: oldest first). Whole UTC days
-    /// come from the rollups, parts of a day at either end, and end users, from the events.
+    /// Sums, in the order of [`SumBy::sort`]. Whole UTC days come from the rollups, parts of a day at
+    /// either end, and end users, from the events.
     async fn usage_sums(&self, _query: SumQuery) -> StoreResult<Vec<UsageSum>> {
         Err(StoreError::Fault(String::from("not built")))
     }

@@ -20,7 +20,7 @@ use super::answers::int;
 use super::directory::Directory;
 use super::names;
 use super::record_steps::Put;
-use super::records::{Change, KeyEntry, key_text};
+use super::records::{Change, KeyEntry};
 use crate::keys::{KeyHash, KeyId, KeyRecord};
 use crate::store::{AuditEntry, StoreError, StoreResult};
 
@@ -114,6 +114,7 @@ impl Directory {
                 dropped: present.hashes().collect(),
                 from: Some(present.home().shard),
                 removed: Some(expected + 1),
+                owner: present.record.owner,
             };
             let put = self
                 .steps
@@ -136,16 +137,19 @@ impl Directory {
 
     /// Does what is left to do of a key's last change. May be repeated, by several edges at once.
     pub(super) async fn finish(&self, id: KeyId) -> StoreResult<()> {
+        let mut owners = Vec::new();
         for round in 0..MOST_ROUNDS {
             let (entry, change) = self.steps.change(&self.link, id).await?;
             if change.is_none() && round == 0 {
                 return Ok(());
             }
             let change = change.unwrap_or_default();
+            owners.extend(change.owner);
             match &entry {
-                Some(entry) => self.apply(entry, &change).await?,
-                None => self.clear(id, &change).await?,
+                Some(entry) => self.apply(entry, &change, &owners).await?,
+                None => self.clear(id, &change, &owners).await?,
             }
+            owners.extend(entry.as_ref().and_then(|entry| entry.record.owner));
             // Lists know no versions: where the record was changed meanwhile, they are told again.
             let now = self.steps.finished(&self.link, id, change.id).await?;
             if now == entry.map_or(0, |entry| entry.record.version) {
@@ -155,7 +159,8 @@ impl Directory {
         Err(changed_meanwhile())
     }
 
-    async fn apply(&self, entry: &KeyEntry, change: &Change) -> StoreResult<()> {
+    /// `former`: whose lists it may be in.
+    async fn apply(&self, entry: &KeyEntry, change: &Change, former: &[Uuid]) -> StoreResult<()> {
         let KeyRecord { id, version, .. } = entry.record;
         let home = entry.home().shard;
         let left = change.from.filter(|from| *from != home);
@@ -178,26 +183,10 @@ impl Directory {
         for hash in &change.dropped {
             self.steps.release(&self.link, hash, id).await?;
         }
-        let shown = !entry.record.deleted;
-        self.list(names::KEYS, &entry.record, shown).await?;
-        let active = shown && entry.record.active;
-        self.list(names::ACTIVE_KEYS, &entry.record, active).await
+        self.list_key(&entry.record, former).await
     }
 
-    async fn list(&self, list: &str, record: &KeyRecord, shown: bool) -> StoreResult<()> {
-        let command = if shown {
-            let mut add = redis::cmd("ZADD");
-            add.arg(list).arg(record.seq).arg(key_text(record.id));
-            add
-        } else {
-            let mut remove = redis::cmd("ZREM");
-            remove.arg(list).arg(key_text(record.id));
-            remove
-        };
-        self.link.ask(command).await.map(drop)
-    }
-
-    async fn clear(&self, id: KeyId, change: &Change) -> StoreResult<()> {
+    async fn clear(&self, id: KeyId, change: &Change, former: &[Uuid]) -> StoreResult<()> {
         if let (Some(home), Some(version)) = (change.from, change.removed) {
             let drop = self.steps.drop_counters(&self.link, home, id, version);
             drop.await?;
@@ -205,12 +194,7 @@ impl Directory {
         for hash in &change.dropped {
             self.steps.release(&self.link, hash, id).await?;
         }
-        for list in [names::KEYS, names::ACTIVE_KEYS] {
-            let mut remove = redis::cmd("ZREM");
-            remove.arg(list).arg(key_text(id));
-            self.link.ask(remove).await?;
-        }
-        Ok(())
+        self.unlist_key(id, former).await
     }
 
     /// As `finish`, where a failure must say that the change is made.
@@ -261,6 +245,10 @@ fn next_of(present: &KeyEntry, mut record: KeyRecord) -> (KeyEntry, Change) {
         dropped: present.hashes().filter(|hash| !has(&entry, hash)).collect(),
         from: (from != home).then_some(from),
         removed: None,
+        owner: present
+            .record
+            .owner
+            .filter(|owner| entry.record.owner != Some(*owner)),
     };
     (entry, change)
 }

@@ -182,6 +182,7 @@ async fn a_removal_that_stops_is_finished() {
         dropped: vec![record.hash],
         from: Some(Shard::of_key(id)),
         removed: Some(2),
+        owner: None,
     };
     let audit = audit("delete");
     let put = dead

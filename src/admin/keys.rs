@@ -248,7 +248,7 @@ pub(super) async fn delete(
     Ok(message(String::from("API key deleted")))
 }
 
-fn read_change(admin: &Admin, fields: &mut Fields) -> KeyChange {
+pub(super) fn read_change(admin: &Admin, fields: &mut Fields) -> KeyChange {
     let config = admin.config();
     KeyChange::read(fields, &config.tiers, admin.now())
 }
@@ -258,7 +258,7 @@ fn message(text: String) -> Json<Value> {
 }
 
 /// The record as the audit log shows it: neither secrets nor their hashes are serialised.
-fn shown(key: &KeyRecord) -> Option<Value> {
+pub(super) fn shown(key: &KeyRecord) -> Option<Value> {
     serde_json::to_value(key).ok()
 }
 
@@ -282,7 +282,10 @@ async fn find_even_deleted(admin: &Admin, id: Id) -> Result<Arc<KeyRecord>, Fail
 }
 
 /// The id of a group that was given by id or by name.
-async fn group_of(admin: &Admin, given: &Given<String>) -> Result<Given<GroupId>, Failure> {
+pub(super) async fn group_of(
+    admin: &Admin,
+    given: &Given<String>,
+) -> Result<Given<GroupId>, Failure> {
     let wanted = match given {
         Given::Absent => return Ok(Given::Absent),
         Given::Null => return Ok(Given::Null),

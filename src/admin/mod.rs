@@ -34,6 +34,7 @@ pub mod failure;
 pub mod fault;
 pub mod groups;
 pub mod key_change;
+pub mod key_import;
 pub mod key_item;
 pub mod keys;
 pub mod listen;
@@ -141,6 +142,7 @@ fn described() -> OpenApiRouter<Arc<Admin>> {
     OpenApiRouter::with_openapi(openapi::document())
         .routes(routes!(own::quota))
         .routes(routes!(own::logs))
+        .routes(routes!(key_import::import))
 }
 
 fn random_bytes() -> Result<[u8; 32], Failure> {

@@ -18,6 +18,7 @@ const MAX_ANSWER: usize = 256 << 20;
 
 /// Where the admin service is, and who asks it.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Options {
     /// Address of the admin service
     #[arg(

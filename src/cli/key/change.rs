@@ -13,6 +13,7 @@ use crate::cli::screen::Screen;
 
 /// The keys that a command is for.
 #[derive(Debug, clap::Args)]
+#[group(skip)]
 pub struct Options {
     /// Ids, numbers or names
     #[arg(required = true, value_name = "KEY")]

@@ -80,6 +80,9 @@ pub(super) async fn find_id(
     screen: &mut Screen<'_>,
     meant: &str,
 ) -> Result<String, String> {
+    if uuid::Uuid::try_parse(meant).is_ok() {
+        return Ok(meant.to_owned());
+    }
     let key = item::find(remote, screen, meant).await?;
     Ok(key["id"].as_str().unwrap_or_default().to_owned())
 }

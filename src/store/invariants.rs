@@ -187,3 +187,73 @@ fn named(scope: Scope) -> String {
         Scope::Group(id) => format!("group {}", id.0),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quota::{GroupId, Limit, Quotas, Rates};
+
+    fn standing(scope: Scope, used: i64, held: i64) -> Standing {
+        let tokens = |tokens| Amounts {
+            tokens,
+            ..Amounts::ZERO
+        };
+        let limit = Limit {
+            limit: 100,
+            ..Limit::default()
+        };
+        Standing {
+            scope,
+            quotas: Quotas {
+                tokens: limit,
+                ..Quotas::default()
+            },
+            rates: Rates::default(),
+            used: tokens(used),
+            held: tokens(held),
+            running: 0,
+            requests_in_bucket: 0,
+            tokens_in_bucket: 0,
+            resets_at: [None; 3],
+        }
+    }
+
+    #[test]
+    fn an_oversold_scope_is_no_scope_in_debt() {
+        let key = Scope::Key(KeyId(Uuid::nil()));
+        let group = Scope::Group(GroupId(Uuid::nil()));
+        let booked = |tokens| Amounts {
+            tokens,
+            ..Amounts::ZERO
+        };
+        let mut inspection = Inspection::default();
+        inspection.scope(&standing(key, 60, 40), booked(60));
+        inspection.scope(&standing(group, 70, 40), booked(70));
+        inspection.scope(&standing(key, 130, 0), booked(130));
+        inspection.scope(&standing(key, 150, 0), booked(140));
+        let found = inspection.done();
+        assert_eq!(found.settled.tokens, 60 + 130 + 150, "keys alone");
+        let [oversold, debt, ..] = &found.checks[..] else {
+            panic!("{found:?}");
+        };
+        // Three resources, one of them limited.
+        assert_eq!((oversold.checked, oversold.violations), (4, 1));
+        assert!(oversold.examples[0].contains("group"), "{oversold:?}");
+        assert!(oversold.examples[0].contains("40 held"), "{oversold:?}");
+        assert_eq!((debt.holds, debt.violations), (false, 1));
+        assert!(debt.examples[0].contains("30 of debt"), "{debt:?}");
+        assert!(debt.examples[1].contains("but 140 ever booked"), "{debt:?}");
+    }
+
+    #[test]
+    fn violations_are_counted_and_the_first_are_named() {
+        let mut inspection = Inspection::default();
+        for n in 0..30 {
+            let id = ReservationId(Uuid::from_u128(n));
+            inspection.reservation(id, LATE_SWEEP_MS + i64::from(n >= 5));
+        }
+        let check = &inspection.done().checks[3];
+        assert_eq!((check.id, check.checked, check.violations), ("I4", 30, 25));
+        assert_eq!(check.examples.len(), MAX_NAMED);
+    }
+}

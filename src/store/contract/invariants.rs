@@ -25,20 +25,18 @@ pub(super) async fn crowd(h: &Harness, callers: &[Caller], chance: &mut Chance) 
             for _ in 0..25 {
                 let caller = chance.pick(&callers);
                 let ask = caller.ask(chance.below(5) as i64, chance.below(20) as i64);
-                if !matches!(
-                    store.reserve(ask.clone()).await.unwrap(),
-                    Reserved::Granted(_)
-                ) {
-                    store
-                        .book_refusal(refusal(caller.record.id, now))
-                        .await
-                        .unwrap();
+                let reserved = store.reserve(ask.clone()).await.unwrap();
+                let Reserved::Granted(grant) = reserved else {
+                    let refused = refusal(caller.record.id, now);
+                    store.book_refusal(refused).await.unwrap();
                     continue;
-                }
+                };
+                // No answer outgrows its hold: beside others that run it would look oversold.
+                let most = u64::try_from(grant.held.tokens).unwrap();
                 let charge = match chance.below(4) {
                     0 => continue,
                     1 => Charge::Void,
-                    _ => used(chance.below(10) as i64),
+                    _ => used(chance.below(most + 1) as i64),
                 };
                 let booked = event(ask.id.0, caller.record.id, now);
                 let settlement = Settlement::new(ask.id, charge, booked);

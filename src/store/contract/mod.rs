@@ -16,6 +16,7 @@ use crate::quota::{
 };
 use crate::time::{Moment, UnixMs};
 
+mod alike;
 mod backup;
 mod batch;
 #[path = "../../../tests/support/chance.rs"]

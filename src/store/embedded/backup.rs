@@ -120,7 +120,9 @@ fn send_in_order(snapshot: &Connection, outlet: &mut Outlet<'_>, at: UnixMs) -> 
         version: BACKUP_VERSION,
         at,
         open_reservations: number("SELECT count(*) FROM reservations")?,
-        last_key_seq: number("SELECT coalesce(max(seq), 0) FROM key_numbers")?,
+        last_key_seq: number(
+            "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'key_numbers'",
+        )?,
     })?;
     outlet.send_rows(snapshot, "SELECT * FROM settings ORDER BY name", |row| {
         Ok(Record::Setting {

@@ -25,7 +25,7 @@ use crate::keys::{KeyHash, KeyId, KeyRecord};
 use crate::store::{AuditEntry, StoreError, StoreResult};
 
 /// Changes of one key that come between, before a caller is told to come again.
-const MOST_ROUNDS: usize = 16;
+pub(super) const MOST_ROUNDS: usize = 16;
 
 impl Directory {
     /// Stores a new key and gives it its `seq`.
@@ -46,11 +46,10 @@ impl Directory {
         self.claim(id, entry.hashes()).await?;
         let next = redis::cmd("INCR").arg(names::LAST_SEQ).to_owned();
         entry.record.seq = int(&self.link.ask(next).await?)?;
-        let change = Change {
-            id: Uuid::now_v7(),
-            ..Change::default()
-        };
-        let put = self.steps.put_key(&self.link, 0, &entry, &change, &audit);
+        let change = Change::new();
+        let put = self
+            .steps
+            .put_key(&self.link, 0, &entry, &change, Some(&audit));
         match put.await? {
             Put::Done => {}
             Put::Absent | Put::Conflict | Put::Unfinished => return Err(id_exists()),
@@ -82,7 +81,7 @@ impl Directory {
             let expected = present.record.version;
             let put = self
                 .steps
-                .put_key(&self.link, expected, &entry, &change, &audit);
+                .put_key(&self.link, expected, &entry, &change, Some(&audit));
             match put.await? {
                 Put::Done => {
                     self.finish_mine(id).await?;
@@ -198,7 +197,7 @@ impl Directory {
     }
 
     /// As `finish`, where a failure must say that the change is made.
-    async fn finish_mine(&self, id: KeyId) -> StoreResult<()> {
+    pub(super) async fn finish_mine(&self, id: KeyId) -> StoreResult<()> {
         self.finish(id).await.map_err(|error| {
             let why = "the change is made, and takes effect everywhere once Redis answers";
             StoreError::Unavailable(format!("{why}: {error}"))
@@ -206,7 +205,11 @@ impl Directory {
     }
 
     /// Takes secrets for a key whose record is about to say so.
-    async fn claim(&self, id: KeyId, hashes: impl Iterator<Item = KeyHash>) -> StoreResult<()> {
+    pub(super) async fn claim(
+        &self,
+        id: KeyId,
+        hashes: impl Iterator<Item = KeyHash>,
+    ) -> StoreResult<()> {
         for hash in hashes {
             if !self.steps.claim(&self.link, &hash, id).await? {
                 return Err(StoreError::Conflict(String::from(
@@ -217,7 +220,7 @@ impl Directory {
         Ok(())
     }
 
-    async fn remember(&self, entry: KeyEntry) -> Arc<KeyRecord> {
+    pub(super) async fn remember(&self, entry: KeyEntry) -> Arc<KeyRecord> {
         for hash in entry.hashes() {
             self.cache.put_owner(hash, entry.record.id).await;
         }
@@ -228,7 +231,7 @@ impl Directory {
 }
 
 /// What the record becomes, and what is to be done for it.
-fn next_of(present: &KeyEntry, mut record: KeyRecord) -> (KeyEntry, Change) {
+pub(super) fn next_of(present: &KeyEntry, mut record: KeyRecord) -> (KeyEntry, Change) {
     record.seq = present.record.seq;
     record.version = present.record.version + 1;
     let mut entry = KeyEntry {
@@ -253,7 +256,7 @@ fn next_of(present: &KeyEntry, mut record: KeyRecord) -> (KeyEntry, Change) {
     (entry, change)
 }
 
-fn has(entry: &KeyEntry, hash: &KeyHash) -> bool {
+pub(super) fn has(entry: &KeyEntry, hash: &KeyHash) -> bool {
     entry.hashes().any(|of| of.same(hash))
 }
 
@@ -261,7 +264,7 @@ fn id_exists() -> StoreError {
     StoreError::Conflict(String::from("the key id exists already"))
 }
 
-fn changed_meanwhile() -> StoreError {
+pub(super) fn changed_meanwhile() -> StoreError {
     StoreError::Conflict(String::from("the key was changed meanwhile: read it again"))
 }
 

@@ -13,6 +13,9 @@ const DAY_CHARS: usize = 10;
 /// Entries of a shard's days that are read in one round.
 const CHUNK: usize = 1000;
 
+/// Behind a day: after the entries of all keys, none of whose ids is so long.
+const PAST_ANY_ID: [u8; 17] = [0xff; 17];
+
 /// One day of one key in one shard.
 #[derive(Debug)]
 pub(super) struct KeyDay {
@@ -45,15 +48,23 @@ pub(super) async fn key_days(
 
 /// Every day from the first to the last that a shard has sums of.
 async fn span(link: &Link, shard: Shard) -> StoreResult<Vec<String>> {
-    let Some((first, last)) = ends(link, &[shard]).await? else {
+    let ends = [0, -1].map(|at| {
+        let mut end = redis::cmd("ZRANGE");
+        end.arg(shard.days()).arg(at).arg(at);
+        end
+    });
+    let mut ends = link.ask_all(ends.into()).await?.into_iter().map(strings);
+    let mut next = || ends.next().transpose();
+    let (Some(first), Some(last)) = (next()?, next()?) else {
         return Ok(Vec::new());
     };
-    all_days(&first, &last)
-}
-
-/// Each day from the first to the last.
-pub(super) fn all_days(first: &str, last: &str) -> StoreResult<Vec<String>> {
-    let noon = |day: &str| UnixMs::parse_rfc3339(&format!("{day}T12:00:00Z"));
+    let ([first, ..], [last, ..]) = (&first[..], &last[..]) else {
+        return Ok(Vec::new());
+    };
+    let noon = |entry: &[u8]| {
+        let day = day_of(entry)?;
+        UnixMs::parse_rfc3339(&format!("{day}T12:00:00Z"))
+    };
     let (Some(first), Some(last)) = (noon(first), noon(last)) else {
         return Err(fault("a day that is none"));
     };
@@ -66,25 +77,26 @@ pub(super) fn all_days(first: &str, last: &str) -> StoreResult<Vec<String>> {
     Ok(days)
 }
 
-/// The first and the last day that these shards have sums of.
-pub(super) async fn ends(link: &Link, shards: &[Shard]) -> StoreResult<Option<(String, String)>> {
-    let reads = shards.iter().flat_map(|shard| {
-        [0, -1].map(|at| {
-            let mut end = redis::cmd("ZRANGE");
-            end.arg(shard.days()).arg(at).arg(at);
-            end
-        })
+/// The first day after this one (empty: of all) that any key has sums of.
+pub(super) async fn next_day(link: &Link, after: &str) -> StoreResult<Option<String>> {
+    let from = [b"(", after.as_bytes(), &PAST_ANY_ID].concat();
+    let reads = Shard::all().map(|shard| {
+        let mut read = redis::cmd("ZRANGE");
+        read.arg(shard.days())
+            .arg(if after.is_empty() { b"-" } else { &from[..] });
+        read.arg("+").arg("BYLEX").arg("LIMIT").arg(0).arg(1);
+        read
     });
-    let mut found = Vec::new();
+    let mut first: Option<String> = None;
     for answer in link.ask_all(reads.collect()).await? {
         for entry in strings(answer)? {
             let day = day_of(&entry).ok_or_else(|| fault("a day that is none"))?;
-            found.push(day.to_owned());
+            if first.as_deref().is_none_or(|first| day < first) {
+                first = Some(day.to_owned());
+            }
         }
     }
-    found.sort_unstable();
-    let first = found.first().cloned();
-    Ok(first.zip(found.pop()))
+    Ok(first)
 }
 
 /// What the shards list in the range.
@@ -94,8 +106,7 @@ async fn listed(
     until_day: &str,
     days: &mut Vec<KeyDay>,
 ) -> StoreResult<()> {
-    // No key's id is longer than what follows the last day here.
-    let end = [b"[", until_day.as_bytes(), &[0xff; 17]].concat();
+    let end = [b"[", until_day.as_bytes(), &PAST_ANY_ID].concat();
     let mut shards: Vec<Shard> = Shard::all().collect();
     let mut first = 0;
     while !shards.is_empty() {

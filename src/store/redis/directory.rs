@@ -132,6 +132,7 @@ impl Directory {
 
     /// What is stored under the name, which is `value` only where nothing was.
     pub async fn setting_or_insert(&self, name: &str, value: &str) -> StoreResult<String> {
+        self.list_setting(name).await?;
         let mut set = redis::cmd("SET");
         set.arg(names::setting(name))
             .arg(value)
@@ -143,6 +144,11 @@ impl Directory {
             Some(stored) => String::from_utf8(stored)
                 .map_err(|_| super::answers::fault("a setting that is not text")),
         }
+    }
+
+    pub(super) async fn list_setting(&self, name: &str) -> StoreResult<()> {
+        let add = redis::cmd("SADD").arg(names::SETTINGS).arg(name).to_owned();
+        self.link.ask(add).await.map(drop)
     }
 
     async fn cached_key(&self, id: KeyId) -> StoreResult<Option<Arc<KeyRecord>>> {

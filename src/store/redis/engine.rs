@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::mpsc::Sender;
 use uuid::Uuid;
 
 use super::{RedisStore, queries, sums, usage_sums};
@@ -11,9 +12,9 @@ use crate::quota::{
     Amounts, Ask, GroupId, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
 };
 use crate::store::{
-    AuditEntry, Condition, Freshness, GroupRecord, KeyActivity, KeyFigures, KeyQuery, Page,
-    Reconciled, Rollup, Settlement, Store, StoreResult, SumQuery, Totals, UsageEvent, UsageQuery,
-    UsageSum, UserRecord,
+    AuditEntry, Condition, Freshness, GroupRecord, Invariants, KeyActivity, KeyFigures, KeyQuery,
+    Page, Reconciled, Record, Rollup, Settlement, Store, StoreResult, SumQuery, Totals, UsageEvent,
+    UsageQuery, UsageSum, UserRecord,
 };
 use crate::time::UnixMs;
 
@@ -218,6 +219,18 @@ impl Store for RedisStore {
 
     async fn audit(&self, skip: i64, limit: i64) -> StoreResult<Page<AuditEntry>> {
         self.directory.audit(skip, limit).await
+    }
+
+    async fn invariants(&self) -> StoreResult<Invariants> {
+        self.inspect_books().await
+    }
+
+    async fn export(&self, records: Sender<Record>) -> StoreResult<()> {
+        self.back_up(records).await
+    }
+
+    async fn import(&self, records: Vec<Record>) -> StoreResult<()> {
+        self.restore(&records).await
     }
 
     async fn setting_or_insert(&self, name: &str, value: &str) -> StoreResult<String> {

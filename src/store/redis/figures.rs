@@ -18,31 +18,35 @@ impl RedisStore {
     pub(super) async fn figures_of(&self, claims: &[ScopeClaim]) -> StoreResult<Vec<KeyFigures>> {
         let mut figures = Vec::with_capacity(claims.len());
         for claims in claims.chunks(CHUNK) {
-            let Some(first) = claims.first() else {
-                continue;
-            };
-            let (_, _, now) = self.look_at(first.scope).await?;
-            let places = self.places(claims).await?;
-            let stored = self.stored_at(&places).await?;
-            for (claim, stored) in claims.iter().zip(stored) {
-                let stored = match stored {
-                    Some(stored) => Some(stored),
-                    // They moved in between, or there are none.
-                    None => self.look_at(claim.scope).await?.1,
-                };
-                let Stored {
-                    mut counters,
-                    activity,
-                    ..
-                } = stored.unwrap_or_default();
-                counters.refresh(claim, now);
-                figures.push(KeyFigures {
-                    standing: counters.standing(claim),
-                    activity,
-                });
-            }
+            let stored = self.refreshed(claims).await?;
+            figures.extend(claims.iter().zip(stored).map(|(claim, stored)| KeyFigures {
+                standing: stored.counters.standing(claim),
+                activity: stored.activity,
+            }));
         }
         Ok(figures)
+    }
+
+    /// What is stored of these scopes, few of them, brought to this moment; as of a new one where there
+    /// is nothing.
+    pub(super) async fn refreshed(&self, claims: &[ScopeClaim]) -> StoreResult<Vec<Stored>> {
+        let Some(first) = claims.first() else {
+            return Ok(Vec::new());
+        };
+        let (_, _, now) = self.look_at(first.scope).await?;
+        let places = self.places(claims).await?;
+        let mut all = Vec::with_capacity(claims.len());
+        for (claim, stored) in claims.iter().zip(self.stored_at(&places).await?) {
+            let stored = match stored {
+                Some(stored) => Some(stored),
+                // They moved in between, or there are none.
+                None => self.look_at(claim.scope).await?.1,
+            };
+            let mut stored = stored.unwrap_or_default();
+            stored.counters.refresh(claim, now);
+            all.push(stored);
+        }
+        Ok(all)
     }
 
     /// Where the counters are now.

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use redis::Cmd;
 use uuid::Uuid;
 
-use super::answers::{int, strings};
+use super::answers::{int, scored, strings};
 use super::directory::Directory;
 use super::names;
 use super::records::{key_of_text, key_text};
 use crate::keys::{KeyId, KeyRecord};
 use crate::store::{KeyQuery, Page, StoreResult};
+
+/// Keys that are read in one round.
+const PAGE: usize = 128;
 
 impl Directory {
     /// Puts a key into the lists it belongs to and takes it from the others, those of `former` owners
@@ -100,6 +103,47 @@ impl Directory {
         range.arg(list).arg(skip).arg(last);
         let ids = strings(self.link.ask(range).await?)?;
         ids.iter().map(|id| key_of_text(id)).collect()
+    }
+}
+
+/// Every key there is, softly deleted ones too, a page at a time.
+#[derive(Debug, Default)]
+pub(super) struct KeyPages {
+    in_deleted: bool,
+    after: i64,
+}
+
+impl KeyPages {
+    /// `None` at the end; those removed meanwhile are left out.
+    pub async fn next(
+        &mut self,
+        directory: &Directory,
+    ) -> StoreResult<Option<Vec<Arc<KeyRecord>>>> {
+        loop {
+            let list = match self.in_deleted {
+                false => names::KEYS,
+                true => names::DELETED_KEYS,
+            };
+            let mut range = redis::cmd("ZRANGE");
+            range.arg(list).arg(format!("({}", self.after)).arg("+inf");
+            range.arg("BYSCORE").arg("LIMIT").arg(0).arg(PAGE);
+            let page = scored(
+                directory
+                    .link
+                    .ask(range.arg("WITHSCORES").to_owned())
+                    .await?,
+            )?;
+            if let Some((last, _)) = page.last() {
+                self.after = *last;
+                let ids = page.iter().map(|(_, id)| key_of_text(id));
+                let ids = ids.collect::<StoreResult<_>>()?;
+                return directory.records(ids).await.map(Some);
+            }
+            if self.in_deleted {
+                return Ok(None);
+            }
+            (self.in_deleted, self.after) = (true, 0);
+        }
     }
 }
 

@@ -216,6 +216,11 @@ pub(super) fn ended_session(id: Uuid) -> String {
     format!("qp1:ended:{}", id.simple())
 }
 
+/// Set: names of settings.
+pub(super) const SETTINGS: &str = "qp1:{dir}:settings";
+/// Counter: the last order given to an event of a backup.
+pub(super) const LAST_RESTORED: &str = "qp1:{dir}:restored";
+
 /// String: a setting that is made once.
 pub(super) fn setting(name: &str) -> String {
     format!("qp1:setting:{name}")

@@ -69,10 +69,10 @@ pub(super) async fn usage_events(
 }
 
 /// Events of one key and one millisecond in one of its sets.
-type Place = (Shard, EventSet, KeyId, i64);
+pub(super) type Place = (Shard, EventSet, KeyId, i64);
 
 /// The events that index entries stand for, in their order; those pruned meanwhile are left out.
-async fn bodies(
+pub(super) async fn bodies(
     link: &Link,
     sets: &[(Shard, EventSet)],
     index: Vec<Entry>,

@@ -111,6 +111,14 @@ struct WrittenChange {
 }
 
 impl Change {
+    /// One of which nothing but what every change does is left to do.
+    pub fn new() -> Change {
+        Change {
+            id: Uuid::now_v7(),
+            ..Change::default()
+        }
+    }
+
     pub fn encode(&self) -> StoreResult<Vec<u8>> {
         let written = WrittenChange {
             dropped: self.dropped.iter().map(|hash| hash.to_hex()).collect(),
@@ -151,7 +159,14 @@ fn shards(numbers: &[u8]) -> Vec<Shard> {
 
 /// A group without its version, which the script puts before it.
 pub(super) fn encode_group(record: &GroupRecord) -> StoreResult<Vec<u8>> {
-    with_json(&[], record)
+    let version = 0;
+    with_json(
+        &[],
+        &GroupRecord {
+            version,
+            ..record.clone()
+        },
+    )
 }
 
 pub(super) fn decode_group(bytes: &[u8]) -> StoreResult<GroupRecord> {
@@ -187,8 +202,13 @@ pub(super) fn encode_audit(entry: &AuditEntry) -> StoreResult<Vec<u8>> {
     with_json(Uuid::now_v7().as_bytes(), entry)
 }
 
+/// What an entry says, without its id.
+pub(super) fn said_of_audit(bytes: &[u8]) -> StoreResult<&[u8]> {
+    split::<ID_BYTES>(bytes).map(|(_, said)| said)
+}
+
 pub(super) fn decode_audit(bytes: &[u8]) -> StoreResult<AuditEntry> {
-    from_json(split::<ID_BYTES>(bytes)?.1)
+    from_json(said_of_audit(bytes)?)
 }
 
 /// A key's id as the value of its secrets.

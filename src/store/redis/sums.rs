@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::answers::{fault, pairs};
 use super::days::{KeyDay, key_days};
 use super::directory::Directory;
-use super::layout::Figures;
+use super::layout::{Figures, Packer};
 use super::link::Link;
 use crate::keys::KeyId;
 use crate::store::{Rollup, StoreResult};
@@ -86,6 +86,22 @@ fn read_rollup(of: &KeyDay, model: String, figures: &[u8]) -> StoreResult<Rollup
         errors,
         response_time_ms,
     })
+}
+
+/// The reverse of `read_rollup`.
+pub(super) fn row_of(rollup: &Rollup) -> Vec<u8> {
+    let mut row = Packer::default();
+    row.put_all([
+        rollup.requests,
+        rollup.tokens,
+        rollup.prompt_tokens,
+        rollup.completion_tokens,
+        rollup.cost_nano,
+        rollup.errors,
+        rollup.response_time_ms,
+        rollup.calls,
+    ]);
+    row.done()
 }
 
 fn add(sum: &mut Rollup, more: &Rollup) {

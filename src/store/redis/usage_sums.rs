@@ -81,7 +81,7 @@ fn of_event(event: UsageEvent, by: SumBy) -> Option<UsageSum> {
         SumBy::Key => event.api_key_id.0.to_string(),
         SumBy::Day => event.created_at.day(),
         SumBy::Model => event.model.unwrap_or_default(),
-        SumBy::EndUser => event.end_user?,
+        SumBy::EndUser => event.end_user.unwrap_or_default(),
         SumBy::ErrorCode => {
             let code = event.is_error.then_some(event.error_code)?;
             return Some(failed(code.unwrap_or_else(|| String::from("unknown")), 1));

@@ -63,7 +63,7 @@ async fn begin(edge: &Directory, expected: i64, entry: &KeyEntry, change: &Chang
     let audit = audit("begun");
     let put = edge
         .steps
-        .put_key(&edge.link, expected, entry, change, &audit);
+        .put_key(&edge.link, expected, entry, change, Some(&audit));
     put.await.unwrap()
 }
 

@@ -83,7 +83,7 @@ pub(super) async fn delete(
     }
     let change = (serde_json::to_value(&*group).ok(), None);
     let subject = group.id.0.to_string();
-    let entry = audit_entry(&admin, &who, "delete group", subject, change);
+    let entry = audit_entry(&admin, &who.0, "delete group", subject, change);
     admin.store().delete_group(group.id, entry).await?;
     Ok(Json(json!({"message": "Group deleted"})))
 }
@@ -111,7 +111,7 @@ async fn put(
         before.and_then(|b| serde_json::to_value(b).ok()),
         serde_json::to_value(&group).ok(),
     );
-    let entry = audit_entry(admin, who, what, group.id.0.to_string(), records);
+    let entry = audit_entry(admin, &who.0, what, group.id.0.to_string(), records);
     let group = admin.store().put_group(group, entry).await?;
     Ok(Json(item(&group, &key_counts(admin).await?)))
 }

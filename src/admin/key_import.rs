@@ -20,7 +20,8 @@ use super::failure::Failure;
 use super::fault::Fault;
 use super::groups::within;
 use super::key_change::{self, KeyChange};
-use super::keys::{group_of, read_change, shown};
+use super::key_making::{shown, update};
+use super::keys::{group_of, read_change};
 use super::paths::Shape;
 use super::{Admin, audit_entry};
 use crate::keys::{KeyHash, KeyId, KeyRecord, Secret};
@@ -291,32 +292,33 @@ fn record(
 async fn take_in(admin: &Admin, who: &Operator, wanted: Wanted) -> Result<Arc<KeyRecord>, Failure> {
     let Wanted { key, used } = wanted;
     let store = admin.store();
-    let entry = |what: &str, change| audit_entry(admin, who, what, key.id.0.to_string(), change);
-    let made = entry("import key", (None, shown(&key)));
+    let subject = key.id.0.to_string();
+    let entry = |what: &str, change| audit_entry(admin, &who.0, what, subject.clone(), change);
     if used == Amounts::ZERO {
+        let made = entry("import key", (None, shown(&key)));
         return Ok(store.create_key(key, made).await?);
     }
     let (active, group) = (key.active, key.group);
-    let first = KeyRecord {
+    let outside = KeyRecord {
         active: false,
         group: None,
-        ..key.clone()
+        ..key
     };
-    let first = store.create_key(first, made).await?;
+    let made = entry("import key", (None, shown(&outside)));
+    let outside = store.create_key(outside, made).await?;
     let desk = &admin.state.desk;
-    if let Err(fault) = desk.book_past(&first, used, PATH, admin.now()).await {
-        let gone = entry("delete key for good", (shown(&first), None));
-        store.delete_key(first.id, gone).await?;
+    if let Err(fault) = desk.book_past(&outside, used, PATH, admin.now()).await {
+        let gone = entry("delete key for good", (shown(&outside), None));
+        store.delete_key(outside.id, gone).await?;
         return Err(fault.into());
     }
     if !active && group.is_none() {
-        return Ok(first);
+        return Ok(outside);
     }
-    let last = KeyRecord {
-        active,
-        group,
-        ..(*first).clone()
-    };
-    let let_in = entry("change key", (shown(&first), shown(&last)));
-    Ok(store.update_key(last, let_in).await?)
+    update(admin, &who.0, "change key", &outside, |key| {
+        key.active = active;
+        key.group = group;
+        Ok(())
+    })
+    .await
 }

@@ -16,11 +16,12 @@ use super::failure::Failure;
 use super::fault::{Fault, Problem};
 use super::key_change::{self, KeyChange};
 use super::key_item;
+use super::key_making::{self, NO_KEY, NewKey, shown, update};
 use super::query::Query;
 use super::{Admin, audit_entry, random_bytes};
 use crate::keys::{KeyId, KeyRecord, PreviousSecret, Secret};
-use crate::quota::{GroupId, Scope};
-use crate::store::{KeyQuery, StoreError};
+use crate::quota::GroupId;
+use crate::store::KeyQuery;
 
 type Answer = Result<Json<Value>, Failure>;
 type Id = Result<Path<String>, PathRejection>;
@@ -29,17 +30,11 @@ type Id = Result<Path<String>, PathRejection>;
 const DEFAULT_GRACE_SECONDS: i64 = 86_400;
 const MAX_GRACE_SECONDS: i64 = 30 * 86_400;
 
-/// Changes of one key that are tried when others change it at the same time.
-const MAX_TRIES: usize = 5;
-
-const NO_KEY: Failure = Failure::NotFound("API key");
-
 pub(super) async fn create(
     State(admin): State<Arc<Admin>>,
     Extension(who): Extension<Operator>,
     body: Body,
 ) -> Answer {
-    let now = admin.now();
     let mut fields = Fields::parse(&body::read(body).await?)?;
     let prefix = key_change::prefix(&mut fields).value();
     let change = read_change(&admin, &mut fields);
@@ -49,17 +44,9 @@ pub(super) async fn create(
     fields.finish()?;
     let group = group_of(&admin, &change.group).await?;
     let prefix = prefix.unwrap_or_else(|| String::from(key_change::DEFAULT_PREFIX));
-    let secret = Secret::generate(&prefix, random_bytes()?);
-    let mut key = key_change::new_key(KeyId(Uuid::new_v4()), &secret, prefix, now);
-    change.apply(&mut key, group);
-    let entry = audit_entry(
-        &admin,
-        &who,
-        "create key",
-        key.id.0.to_string(),
-        (None, shown(&key)),
-    );
-    let key = admin.store().create_key(key, entry).await?;
+    let mut key = NewKey::generate(&admin, prefix)?;
+    change.apply(&mut key.record, group);
+    let (key, secret) = key.store(&admin, &who.0).await?;
     Ok(Json(json!({
         "id": key.id,
         "api_key": secret.reveal(),
@@ -126,7 +113,7 @@ pub(super) async fn change(
     let group = read(&mut fields).group;
     fields.finish()?;
     let group = group_of(&admin, &group).await?;
-    let key = update(&admin, &who, "change key", &key, |key| {
+    let key = update(&admin, &who.0, "change key", &key, |key| {
         let mut fields = Fields::parse(&bytes)?;
         read(&mut fields).apply(key, group.clone());
         Ok(())
@@ -154,12 +141,7 @@ pub(super) async fn enable(
 async fn set_active(admin: &Admin, who: &Operator, id: Id, active: bool) -> Answer {
     let key = find(admin, id).await?;
     let word = if active { "enabled" } else { "disabled" };
-    let what = if active { "enable key" } else { "disable key" };
-    update(admin, who, what, &key, |key| {
-        key.active = active;
-        Ok(())
-    })
-    .await?;
+    key_making::set_active(admin, &who.0, &key, active).await?;
     Ok(message(format!("API key {word}")))
 }
 
@@ -178,7 +160,7 @@ pub(super) async fn rotate(
     let grace = grace.unwrap_or(DEFAULT_GRACE_SECONDS);
     let valid_until = admin.now().plus_ms(grace * 1_000);
     let secret = Secret::generate(&key.prefix, random_bytes()?);
-    let key = update(&admin, &who, "rotate key", &key, |key| {
+    let key = update(&admin, &who.0, "rotate key", &key, |key| {
         key.previous = (grace > 0).then_some(PreviousSecret {
             hash: key.hash,
             valid_until,
@@ -198,17 +180,13 @@ pub(super) async fn rotate(
     })))
 }
 
-/// `used` becomes 0 in the current windows; what is held stays held.
 pub(super) async fn reset(
     State(admin): State<Arc<Admin>>,
     Extension(who): Extension<Operator>,
     id: Id,
 ) -> Answer {
     let key = find(&admin, id).await?;
-    let before = key_item::standing(admin.store(), &key, admin.rates(&key.tier)).await?;
-    let change = (Some(json!({"used": before.used})), Some(json!({"used": 0})));
-    let entry = audit_entry(&admin, &who, "reset key", key.id.0.to_string(), change);
-    admin.store().reset_used(Scope::Key(key.id), entry).await?;
+    key_making::reset(&admin, &who.0, &key).await?;
     Ok(message(String::from("API key usage reset")))
 }
 
@@ -228,7 +206,7 @@ pub(super) async fn delete(
         let change = (shown(&key), None);
         let entry = audit_entry(
             &admin,
-            &who,
+            &who.0,
             "delete key for good",
             id.0.to_string(),
             change,
@@ -239,7 +217,7 @@ pub(super) async fn delete(
     if key.deleted {
         return Err(NO_KEY);
     }
-    update(&admin, &who, "delete key", &key, |key| {
+    update(&admin, &who.0, "delete key", &key, |key| {
         key.deleted = true;
         key.active = false;
         Ok(())
@@ -255,11 +233,6 @@ pub(super) fn read_change(admin: &Admin, fields: &mut Fields) -> KeyChange {
 
 fn message(text: String) -> Json<Value> {
     Json(json!({"message": text}))
-}
-
-/// The record as the audit log shows it: neither secrets nor their hashes are serialised.
-pub(super) fn shown(key: &KeyRecord) -> Option<Value> {
-    serde_json::to_value(key).ok()
 }
 
 async fn item(admin: &Admin, key: &KeyRecord) -> Result<Value, Failure> {
@@ -303,34 +276,4 @@ pub(super) async fn group_of(
         };
         Fault::new("group", problem).into()
     })
-}
-
-/// Applies a change to the newest version of a key, again where another change came first.
-async fn update(
-    admin: &Admin,
-    who: &Operator,
-    what: &str,
-    key: &Arc<KeyRecord>,
-    change: impl Fn(&mut KeyRecord) -> Result<(), Failure>,
-) -> Result<Arc<KeyRecord>, Failure> {
-    let store = admin.store();
-    let mut current = key.clone();
-    for _ in 0..MAX_TRIES {
-        let mut changed = (*current).clone();
-        change(&mut changed)?;
-        changed.updated_at = admin.now();
-        let records = (shown(&current), shown(&changed));
-        let entry = audit_entry(admin, who, what, key.id.0.to_string(), records);
-        match store.update_key(changed, entry).await {
-            Err(StoreError::Conflict(_)) => {}
-            Err(StoreError::NotFound) => return Err(NO_KEY),
-            done => return Ok(done?),
-        }
-        current = store.key(key.id).await?.ok_or(NO_KEY)?;
-        if current.deleted {
-            return Err(NO_KEY);
-        }
-    }
-    let why = "the key is being changed by others, try again";
-    Err(Failure::Conflict(why.to_owned()))
 }

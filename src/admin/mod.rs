@@ -36,6 +36,7 @@ pub mod groups;
 pub mod key_change;
 pub mod key_import;
 pub mod key_item;
+mod key_making;
 pub mod keys;
 pub mod listen;
 pub mod login;
@@ -154,14 +155,14 @@ fn random_bytes() -> Result<[u8; 32], Failure> {
 /// One line of the audit log. Records are given as JSON, in which no secret or hash of one stands.
 fn audit_entry(
     admin: &Admin,
-    who: &auth::Operator,
+    who: &str,
     what: &str,
     subject: String,
     change: (Option<Value>, Option<Value>),
 ) -> AuditEntry {
     AuditEntry {
         at: admin.now(),
-        who: who.0.clone(),
+        who: who.to_owned(),
         what: what.to_owned(),
         subject,
         before: change.0,

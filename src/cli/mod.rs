@@ -18,3 +18,4 @@ pub mod store;
 mod story;
 mod table;
 pub mod usage;
+mod wire;

@@ -10,12 +10,17 @@ use serde_json::Value;
 /// Read and write for the owner.
 pub const MODE: u32 = 0o600;
 
+/// The end of an array, over which the next item is written.
+const END: &str = "\n]\n";
+
 /// A JSON array that is whole after every item: whatever ends the program, what was added is there.
 #[derive(Debug)]
 pub struct JsonArray {
     file: File,
     path: PathBuf,
     items: usize,
+    /// Bytes of the whole array.
+    length: u64,
 }
 
 impl JsonArray {
@@ -41,6 +46,7 @@ impl JsonArray {
             file,
             path: path.to_path_buf(),
             items: 0,
+            length: 0,
         })
     }
 
@@ -48,11 +54,18 @@ impl JsonArray {
     /// A text that names the file.
     pub fn add(&mut self, item: &Value) -> Result<(), String> {
         let text = match self.items {
-            0 => format!("[\n{item}\n]\n"),
-            _ => format!(",\n{item}\n]\n"),
+            0 => format!("[\n{item}{END}"),
+            _ => format!(",\n{item}{END}"),
         };
-        let written = self.write(&text);
-        written.map_err(|fault| format!("{}: {fault}", self.path.display()))?;
+        if let Err(fault) = self.write(&text) {
+            // What was there before stays readable; there was room for it.
+            drop(self.shorten());
+            return Err(format!("{}: {fault}", self.path.display()));
+        }
+        self.length += text.len() as u64;
+        if self.items > 0 {
+            self.length -= END.len() as u64;
+        }
         self.items += 1;
         Ok(())
     }
@@ -62,10 +75,20 @@ impl JsonArray {
             self.file.set_len(0)?;
             self.file.set_permissions(Permissions::from_mode(MODE))?;
         } else {
-            // Over the end of the array and the line break before it.
-            self.file.seek(SeekFrom::End(-3))?;
+            self.file
+                .seek(SeekFrom::Start(self.length - END.len() as u64))?;
         }
         self.file.write_all(text.as_bytes())
+    }
+
+    fn shorten(&mut self) -> io::Result<()> {
+        self.file.set_len(self.length)?;
+        if self.items > 0 {
+            self.file
+                .seek(SeekFrom::Start(self.length - END.len() as u64))?;
+            self.file.write_all(END.as_bytes())?;
+        }
+        Ok(())
     }
 
     /// Makes sure that it is on the disk. A file that nothing came into is taken away again.

@@ -1,20 +1,19 @@
 //! The admin service, as commands ask it.
 
-use std::error::Error as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::header::{ACCEPT, AUTHORIZATION};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
-use reqwest::{Client, Response, Url};
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, StatusCode};
+use http_body_util::Full;
 use serde_json::Value;
 
+use super::wire::{Address, Lost};
+
 const DEFAULT: &str = "http://127.0.0.1:8788";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a whole call. The service itself waits 30 s for a body at most.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Bytes of an answer at most: a page of a thousand full records is far below it.
-const MAX_ANSWER: usize = 256 << 20;
 
 /// Where the admin service is, and who asks it.
 #[derive(Debug, clap::Args)]
@@ -53,8 +52,8 @@ impl From<Fault> for String {
 /// A signed-in client.
 #[derive(Debug)]
 pub struct Remote {
-    http: Client,
-    base: Url,
+    address: Address,
+    bearer: HeaderValue,
     /// Where the token came from, for messages.
     token_source: String,
 }
@@ -65,28 +64,14 @@ impl Remote {
     /// # Errors
     /// A text for the person at the terminal: no token, no address.
     pub fn new(options: &Options) -> Result<Self, String> {
-        let base = address(&options.admin)?;
+        let address = address(&options.admin)?;
         let (token, token_source) = token(options)?;
         let mut bearer = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| format!("{token_source} holds letters that no token has"))?;
         bearer.set_sensitive(true);
-        let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, bearer);
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        // An error says that another part of the process has installed it.
-        drop(rustls::crypto::ring::default_provider().install_default());
-        let http = Client::builder()
-            .default_headers(headers)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(TIMEOUT)
-            // The token goes where it was sent, nowhere else.
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()
-            .map_err(|fault| fault.to_string())?;
         Ok(Remote {
-            http,
-            base,
+            address,
+            bearer,
             token_source,
         })
     }
@@ -112,18 +97,30 @@ impl Remote {
         query: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Result<Value, Fault> {
-        let mut url = self.base.clone();
-        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
+        let mut target = format!("{}{path}", self.address.base);
+        for (at, (name, value)) in query.iter().enumerate() {
+            let before = if at == 0 { '?' } else { '&' };
+            target.push_str(&format!("{before}{name}={}", escaped(value)));
         }
-        let mut request = self.http.request(method, url);
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let answer = request.send().await.map_err(|e| self.unanswered(&e))?;
-        let status = answer.status();
-        let bytes = self.whole(answer).await?;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(target)
+            .header(AUTHORIZATION, self.bearer.clone())
+            .header(ACCEPT, "application/json");
+        let body = match body {
+            Some(body) => {
+                request = request.header(CONTENT_TYPE, "application/json");
+                Bytes::from(body.to_string())
+            }
+            None => Bytes::new(),
+        };
+        let request = request.body(Full::new(body)).map_err(|fault| Fault {
+            status: None,
+            text: fault.to_string(),
+        })?;
+        let answer = tokio::time::timeout(TIMEOUT, self.address.ask(request)).await;
+        let answer = answer.unwrap_or(Err(Lost::TimedOut));
+        let (status, bytes) = answer.map_err(|lost| self.unanswered(lost))?;
         let body = serde_json::from_slice::<Value>(&bytes).ok();
         match body {
             Some(body) if status == StatusCode::OK => Ok(body),
@@ -131,41 +128,24 @@ impl Remote {
         }
     }
 
-    async fn whole(&self, mut answer: Response) -> Result<Vec<u8>, Fault> {
-        let mut bytes = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|e| self.unanswered(&e))? {
-            if bytes.len() + chunk.len() > MAX_ANSWER {
-                return Err(Fault {
-                    status: Some(answer.status()),
-                    text: format!("{} answers without end", self.base),
-                });
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok(bytes)
-    }
-
-    fn unanswered(&self, error: &reqwest::Error) -> Fault {
-        let at = &self.base;
-        let text = if error.is_connect() {
-            format!(
-                "no admin service at {at}: {}\n\
-                 Start one with `quota-proxy serve`, or say where it is with --admin URL or $QUOTA_PROXY_ADMIN",
-                innermost(error)
-            )
-        } else if error.is_timeout() {
-            format!(
+    fn unanswered(&self, lost: Lost) -> Fault {
+        let at = &self.address;
+        let text = match lost {
+            Lost::NotReached(why) => format!(
+                "no admin service at {at}: {why}\n\
+                 Start one with `quota-proxy serve`, or say where it is with --admin URL or $QUOTA_PROXY_ADMIN"
+            ),
+            Lost::TimedOut => format!(
                 "the admin service at {at} did not answer within {} s",
                 TIMEOUT.as_secs()
-            )
-        } else {
-            format!("the admin service at {at} broke off: {}", innermost(error))
+            ),
+            Lost::BrokeOff(why) => format!("the admin service at {at} broke off: {why}"),
         };
         Fault { status: None, text }
     }
 
     fn refused(&self, status: StatusCode, body: Option<&Value>) -> Fault {
-        let at = &self.base;
+        let at = &self.address;
         let said = body.and_then(|body| {
             let coded = &body["error"]["message"];
             body["detail"].as_str().or_else(|| coded.as_str())
@@ -174,6 +154,10 @@ impl Remote {
             (StatusCode::UNAUTHORIZED, Some(said)) => format!(
                 "the admin service at {at} does not know the token of {}: {said}",
                 self.token_source
+            ),
+            (_, Some("path not found")) => format!(
+                "there is nothing of that kind at {at}: is this the port of the edge, or an older \
+                 release? Say where the admin service is with --admin URL"
             ),
             (_, Some(said)) => said.to_owned(),
             (_, None) => format!(
@@ -188,7 +172,7 @@ impl Remote {
     }
 }
 
-fn address(text: &str) -> Result<Url, String> {
+fn address(text: &str) -> Result<Address, String> {
     let text = match text.trim() {
         "" => DEFAULT,
         text => text,
@@ -197,18 +181,25 @@ fn address(text: &str) -> Result<Url, String> {
         true => text.to_owned(),
         false => format!("http://{text}"),
     };
-    let url = Url::parse(&with_scheme)
-        .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    let url = url.ok_or_else(|| {
-        format!("--admin: expected a URL such as {DEFAULT} or https://proxy.example/quota")
-    })?;
-    if !url.username().is_empty() || url.password().is_some() {
+    if with_scheme.contains('@') {
         return Err(String::from(
             "--admin: a URL on the command line can be read by others; give the token by $ADMIN_TOKEN or --token-file",
         ));
     }
-    Ok(url)
+    Address::parse(&with_scheme).ok_or_else(|| {
+        format!("--admin: expected a URL such as {DEFAULT} or https://proxy.example/quota")
+    })
+}
+
+/// A value as a query string takes it (RFC 3986, section 2.3).
+fn escaped(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            char::from(byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(byte).collect()
 }
 
 /// The token and where it came from.
@@ -234,28 +225,28 @@ fn token(options: &Options) -> Result<(String, String), String> {
     Ok((text.to_owned(), source))
 }
 
-/// The cause at the bottom: what stands above it repeats the URL.
-fn innermost(error: &reqwest::Error) -> String {
-    let mut cause = error.source();
-    let mut text = String::from("the connection was lost");
-    while let Some(error) = cause {
-        text = error.to_string();
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_value_in_a_query() {
+        assert_eq!(escaped("a-Z 9&=+é"), "a-Z%209%26%3D%2B%C3%A9");
+    }
+
+    #[test]
     fn addresses() {
         let ok = |text: &str| address(text).unwrap().to_string();
-        assert_eq!(ok("127.0.0.1:8788"), "http://127.0.0.1:8788/");
-        assert_eq!(ok(" "), "http://127.0.0.1:8788/");
+        assert_eq!(ok("127.0.0.1:8788"), "http://127.0.0.1:8788");
+        assert_eq!(ok(" "), "http://127.0.0.1:8788");
         assert_eq!(ok("https://p.example/quota"), "https://p.example/quota");
-        for bad in ["ftp://a", "http://", "://", "http://me:secret@a"] {
+        for bad in [
+            "ftp://a",
+            "http://",
+            "://",
+            "http://a?b",
+            "http://me:secret@a",
+        ] {
             let fault = address(bad).unwrap_err();
             assert!(fault.starts_with("--admin: "), "{bad}: {fault}");
             assert!(!fault.contains("secret"), "{fault}");

@@ -242,7 +242,9 @@ async fn tokens_and_addresses_that_are_wrong_are_told_apart() {
     run_in(&[], &by_file).await.ok();
 
     // The edge is no admin service, and must not be taken for one.
-    run(rig.edge(), &["key", "list"]).await.failed(1, "");
+    run(rig.edge(), &["key", "list"])
+        .await
+        .failed(1, "is this the port of the edge");
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = nobody.local_addr().unwrap();
     drop(nobody);

@@ -124,10 +124,8 @@ impl Plan {
         }
         let text = table.show(screen.colour);
         screen.print(&text)?;
-        screen.note(&format!(
-            "{} keys would be made; nothing was.",
-            self.read.keys.len()
-        ));
+        let count = keys(self.read.keys.len());
+        screen.note(&format!("{count} would be made; nothing was."));
         Ok(())
     }
 
@@ -136,15 +134,18 @@ impl Plan {
     /// # Errors
     /// The service's, or that some keys were refused; with how many were made.
     pub async fn carry_out(self, remote: &Remote, screen: &mut Screen<'_>) -> Result<(), String> {
-        let keys = self.read.keys;
+        let new = self.read.keys;
         let (mut made, mut there, mut refused) = (0, 0, Vec::new());
-        for (at, batch) in keys.chunks(BATCH).enumerate() {
+        for (at, batch) in new.chunks(BATCH).enumerate() {
             let body: Vec<Value> = batch.iter().map(NewKey::body).collect();
             let answer = remote.post(PATH, &Value::Array(body)).await;
-            let answer = answer.map_err(|fault| match made {
+            let answer = answer.map_err(|fault| match at {
                 0 => fault.to_string(),
                 _ => format!(
-                    "{made} keys were made, then: {fault}\nRun it again: what is there already stays as it is"
+                    "{} made, then, counting from key {}: {fault}\n\
+                     Run it again: what is there already stays as it is",
+                    keys(made),
+                    at * BATCH + 1,
                 ),
             })?;
             made += answer["items"].as_array().map_or(0, Vec::len);
@@ -158,10 +159,10 @@ impl Plan {
             screen.progress(&format!(
                 "{} of {} keys",
                 (at * BATCH + batch.len()),
-                keys.len()
+                new.len()
             ));
         }
-        let mut text = format!("{made} keys imported");
+        let mut text = format!("{} imported", keys(made));
         if there > 0 {
             text.push_str(&format!("; {there} were there already"));
         }
@@ -174,6 +175,13 @@ impl Plan {
                 refused.join("\n")
             )),
         }
+    }
+}
+
+fn keys(count: usize) -> String {
+    match count {
+        1 => String::from("1 key"),
+        count => format!("{count} keys"),
     }
 }
 

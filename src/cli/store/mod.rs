@@ -69,7 +69,8 @@ pub fn run(command: &Command, screen: &mut Screen<'_>) -> Result<(), String> {
 fn loaded(path: Option<&Path>) -> Result<Config, String> {
     let env = |name: &str| std::env::var(name).ok();
     let loaded = config::load(path, &env).map_err(|faults| faults.to_string())?;
-    server::install_logger(loaded.config.log.level);
+    // Between the lines of a command only what asks for attention.
+    server::install_logger(loaded.config.log.level.min(log::LevelFilter::Warn));
     Ok(loaded.config)
 }
 

@@ -28,6 +28,11 @@ const SENTENCES: &[(&str, &str)] = &[
         "an object with requests, tokens or usd",
         "含有 requests、tokens 或 usd 的对象",
     ),
+    (
+        "give the key's 16 to 255 visible ASCII letters, or in api_key_sha256 the 64 hexadecimal digits \
+         of its SHA-256, and not both",
+        "请提供密钥本身（16 到 255 个可见 ASCII 字符），或在 api_key_sha256 中提供其 SHA-256 的 64 位十六进制数字，二者只能选一",
+    ),
     ("model names or globs", "模型名称或通配符"),
     (
         "model names or globs such as gpt-4o*",

@@ -279,7 +279,7 @@ fn read_limit(quotas: &mut Fields, name: &'static str, limit: &mut Limit) {
 }
 
 /// Says where a fault of an inner object lies.
-fn within(name: &str) -> impl Fn(Failure) -> Failure + '_ {
+pub(super) fn within(name: &str) -> impl Fn(Failure) -> Failure + '_ {
     move |failure| match failure {
         Failure::Invalid(faults) => {
             Failure::Invalid(faults.into_iter().map(|f| f.within(name)).collect())

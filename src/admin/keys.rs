@@ -299,7 +299,7 @@ pub(super) async fn delete(
     Ok(Message::of("API key deleted"))
 }
 
-fn read_change(admin: &Admin, fields: &mut Fields) -> KeyChange {
+pub(super) fn read_change(admin: &Admin, fields: &mut Fields) -> KeyChange {
     let config = admin.config();
     KeyChange::read(fields, &config.tiers, admin.now())
 }
@@ -323,7 +323,10 @@ fn id_of(id: Id) -> Result<KeyId, Failure> {
 }
 
 /// The id of a group that was given by id or by name.
-async fn group_of(admin: &Admin, given: &Given<String>) -> Result<Given<GroupId>, Failure> {
+pub(super) async fn group_of(
+    admin: &Admin,
+    given: &Given<String>,
+) -> Result<Given<GroupId>, Failure> {
     let wanted = match given {
         Given::Absent => return Ok(Given::Absent),
         Given::Null => return Ok(Given::Null),

@@ -36,6 +36,7 @@ pub mod failure_schema;
 pub mod fault;
 pub mod groups;
 pub mod key_change;
+pub mod key_import;
 pub mod key_item;
 mod key_making;
 pub mod key_schema;
@@ -145,6 +146,7 @@ fn described() -> OpenApiRouter<Arc<Admin>> {
         ))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::show, keys::change, keys::delete))
+        .routes(routes!(key_import::import))
         .routes(routes!(keys::stats))
         .routes(routes!(keys::disable))
         .routes(routes!(keys::enable))

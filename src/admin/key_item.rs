@@ -6,7 +6,6 @@ use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::{Admin, usd};
 use crate::keys::{KeyId, KeyRecord};

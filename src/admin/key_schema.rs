@@ -3,7 +3,6 @@
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::key_item::KeyItem;
 use crate::keys::KeyId;
@@ -15,7 +14,11 @@ pub struct NewKeyBody {
     #[schema(min_length = 1, max_length = 255)]
     pub name: String,
     /// What stands before the `_` of the secret; `sk-proxy` by default.
-    #[schema(min_length = 1, max_length = 32, pattern = "^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    #[schema(
+        min_length = 1,
+        max_length = 32,
+        pattern = "^[A-Za-z0-9][A-Za-z0-9_-]*$"
+    )]
     pub prefix: Option<String>,
     #[serde(flatten)]
     pub fields: KeyFields,

@@ -18,7 +18,6 @@ use utoipa_swagger_ui::Config;
 use super::Admin;
 use super::failure::Failure;
 use super::failure_schema::{Coded, CodedError, Detail};
-use super::failure_schema::{Coded, CodedError, Detail};
 use super::paths::{Area, Shape};
 
 const DOCUMENT: &str = "/openapi.json";

@@ -4,7 +4,6 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use super::body::{Fields, Given};
 use super::fault::Fault;

@@ -261,7 +261,8 @@ async fn unused(
     secret: &Secret,
     by: Option<&Arc<KeyRecord>>,
 ) -> Result<(), Failure> {
-    let holder = admin.store().key_by_hash(&secret.hash(), Freshness::Now);
+    let hash = secret.hash();
+    let holder = admin.store().key_by_hash(&hash, Freshness::Now);
     match holder.await? {
         Some(holder) if by.is_none_or(|key| key.id != holder.id) => Err(Failure::Conflict(
             String::from("custom_key is taken already"),

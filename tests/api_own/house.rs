@@ -62,6 +62,12 @@ impl House {
         House::over(Rig::start().await, None)
     }
 
+    /// With the admin service on the edge port too.
+    pub async fn mounted() -> Self {
+        let rig = Rig::builder().set("edge.mount_admin", json!(true));
+        House::over(rig.start().await, None)
+    }
+
     pub async fn redis() -> Self {
         let server = RedisServer::start();
         let redis = json!({"mode": "standalone", "urls": [server.url()], "timeout": "5s"});

@@ -350,3 +350,22 @@ async fn senseless_requests_and_unknown_keys(house: House) {
     let (message, _) = reply(chinese).await.coded(404, "KEY_NOT_FOUND");
     assert_eq!(message, "API 密钥不存在");
 }
+
+#[tokio::test]
+async fn operators_are_served_on_the_edge_where_the_admin_service_is_mounted() {
+    let house = House::mounted().await;
+    let made = house
+        .post("/admin/keys", TOKEN, &json!({"quota": 5}))
+        .await
+        .ok();
+    let used = house
+        .post("/api/v1/use", made["key"].as_str().unwrap(), &json!({}))
+        .await;
+    assert_eq!(used.ok()["remaining"], 4);
+    let usage = house.get("/admin/usage", TOKEN).await.ok();
+    assert_eq!(usage["summary"]["totalUsed"], 1);
+    house
+        .post("/admin/keys", "not-the-token", &json!({"quota": 5}))
+        .await
+        .coded(401, "UNAUTHORIZED");
+}

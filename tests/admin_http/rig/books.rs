@@ -23,6 +23,8 @@ struct Mishaps {
     failing: Option<StoreError>,
     /// Updates that another change comes before.
     races: usize,
+    /// Keys that can still be made; `None` is any number.
+    room: Option<usize>,
 }
 
 pub struct Books {
@@ -52,6 +54,11 @@ impl Books {
 
     pub fn race(&self, times: usize) {
         self.mishaps.lock().races = times;
+    }
+
+    /// So many keys can be made from now on, and no more.
+    pub fn room_for(&self, keys: usize) {
+        self.mishaps.lock().room = Some(keys);
     }
 
     fn here(&self) -> StoreResult<&EmbeddedStore> {
@@ -183,7 +190,13 @@ impl Store for Books {
     }
 
     async fn create_key(&self, key: KeyRecord, audit: AuditEntry) -> StoreResult<Arc<KeyRecord>> {
-        self.here()?.create_key(key, audit).await
+        let store = self.here()?;
+        match &mut self.mishaps.lock().room {
+            Some(0) => return Err(StoreError::Unavailable(String::from("full"))),
+            Some(room) => *room -= 1,
+            None => {}
+        }
+        store.create_key(key, audit).await
     }
 
     async fn update_key(&self, key: KeyRecord, audit: AuditEntry) -> StoreResult<Arc<KeyRecord>> {

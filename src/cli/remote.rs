@@ -155,9 +155,9 @@ impl Remote {
                 "the admin service at {at} does not know the token of {}: {said}",
                 self.token_source
             ),
-            (_, Some("path not found")) => format!(
-                "there is nothing of that kind at {at}: is this the port of the edge, or an older \
-                 release? Say where the admin service is with --admin URL"
+            (StatusCode::NOT_FOUND, Some(said)) if !said.contains("API key") => format!(
+                "{at} says: {said}\nIs this the port of the edge, or an older release? Say where the \
+                 admin service is with --admin URL"
             ),
             (_, Some(said)) => said.to_owned(),
             (_, None) => format!(

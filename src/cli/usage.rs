@@ -125,10 +125,9 @@ impl Sum {
     }
 
     fn figures(&self) -> [String; 6] {
-        let cost = self
-            .cost
-            .as_ref()
-            .map_or(String::from("0"), Number::to_string);
+        let cost = self.cost.as_ref().map(Number::to_string);
+        let cost = cost.as_deref().unwrap_or("0");
+        let cost = cost.strip_suffix(".0").unwrap_or(cost).to_owned();
         [
             self.requests.to_string(),
             self.tokens.to_string(),

@@ -10,7 +10,7 @@ use crate::support::books::Books;
 use crate::support::redis_server::RedisServer;
 use crate::support::rig::{CHAT, Rig, chat};
 
-/// A server that has served two keys, one of them in a group, and refused one request.
+/// A server that has served three keys, one of them in a group.
 async fn served() -> (Rig, Vec<Key>) {
     let rig = Rig::start().await;
     let admin = rig.admin();
@@ -33,7 +33,6 @@ async fn served() -> (Rig, Vec<Key>) {
         );
     }
     admin.settled().await;
-    admin.delete(&keys[2], true).await;
     (rig, keys)
 }
 
@@ -73,6 +72,7 @@ async fn told(rig: &Rig, keys: &[Key]) -> Value {
 /// Exports while a server runs, imports, and serves from the copy.
 async fn moves_to(store: impl Fn(&Rig) -> Value) {
     let (mut rig, keys) = served().await;
+    rig.admin().delete(&keys[2], true).await;
     let before = told(&rig, &keys).await;
     let file = rig.folder().join("backup.jsonl");
     export(&rig.config_path(), &file).await;
@@ -104,11 +104,8 @@ async fn moves_to(store: impl Fn(&Rig) -> Value) {
         401
     );
     let fresh = rig.admin().create(json!({"name": "fresh"})).await;
-    assert_eq!(
-        rig.admin().show(&fresh).await["seq"],
-        json!(4),
-        "numbers are never given twice"
-    );
+    let number = rig.admin().show(&fresh).await["seq"].as_i64();
+    assert!(number > Some(3), "{number:?} was given twice");
     rig.admin().settled().await;
     rig.kill9();
     rig.write_config(&original);
@@ -228,7 +225,9 @@ async fn a_store_that_serves_is_exported_to_standard_output_and_not_imported_int
         word(&config),
         word(&file),
     ];
-    run_in(&[], &words).await.failed(1, "another process");
+    run_in(&[], &words)
+        .await
+        .failed(1, "in use by another quota-proxy process");
     let none = config_with(
         &rig,
         "none.yaml",

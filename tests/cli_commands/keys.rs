@@ -75,7 +75,7 @@ async fn a_key_is_made_listed_changed_and_deleted() {
     let said = run(at, &["key", "disable", "1", "搜索组"]).await.ok().out;
     assert_eq!(
         steady(&said),
-        "roc ID: API key disabled\n搜索组 ID: API key disabled\n"
+        "roc ID API key disabled\n搜索组 ID API key disabled\n"
     );
     let none = run(at, &["key", "list", "--active"]).await.ok();
     assert_eq!(
@@ -244,7 +244,7 @@ async fn tokens_and_addresses_that_are_wrong_are_told_apart() {
     // The edge is no admin service, and must not be taken for one.
     run(rig.edge(), &["key", "list"])
         .await
-        .failed(1, "is this the port of the edge");
+        .failed(1, "Is this the port of the edge");
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = nobody.local_addr().unwrap();
     drop(nobody);
@@ -289,6 +289,6 @@ async fn what_cannot_be_meant_is_a_usage_error() {
         &["usage", "--since", "soon"],
         &["usage", "--json", "--csv"],
     ] {
-        run_in(&[], words).await.failed(2, "Usage: ");
+        run_in(&[], words).await.failed(2, "--help");
     }
 }

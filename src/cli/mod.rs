@@ -5,6 +5,7 @@ mod companion;
 pub mod demo;
 pub mod fake_upstream;
 mod fleet;
+pub mod manual;
 pub mod prices;
 mod scratch;
 pub mod serve;

@@ -11,8 +11,8 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
-use super::Admin;
 use super::failure::Failure;
+use super::{Admin, AdminState};
 use crate::config::Config;
 use crate::store::{Condition, Store};
 
@@ -37,8 +37,7 @@ pub async fn health(store: &dyn Store, config: &Config, draining: bool) -> (u16,
     let (status, word) = if draining {
         (503, "draining")
     } else {
-        let condition = tokio::time::timeout(STORE_PATIENCE, store.condition()).await;
-        match condition.unwrap_or(Condition::Away) {
+        match condition(store).await {
             Condition::Serving => (200, "ok"),
             Condition::Degraded => (200, "degraded"),
             Condition::Away => (503, "unavailable"),
@@ -53,6 +52,11 @@ pub async fn health(store: &dyn Store, config: &Config, draining: bool) -> (u16,
     (status, body)
 }
 
+async fn condition(store: &dyn Store) -> Condition {
+    let condition = tokio::time::timeout(STORE_PATIENCE, store.condition()).await;
+    condition.unwrap_or(Condition::Away)
+}
+
 pub(super) async fn root() -> Json<Value> {
     Json(root_json())
 }
@@ -65,15 +69,26 @@ pub(super) async fn health_answer(State(admin): State<Arc<Admin>>) -> Response {
     (status, Json(body)).into_response()
 }
 
-/// `GET /metrics`. What is held is asked of the store now; a store that is away leaves the last figures.
+/// `GET /metrics`. What is a state and no count is asked for now; a store that is away leaves the last
+/// figures of what it holds.
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response, Failure> {
-    let totals = tokio::time::timeout(STORE_PATIENCE, admin.store().totals()).await;
+    let AdminState { desk, metrics, .. } = &admin.state;
+    let totals = tokio::time::timeout(STORE_PATIENCE, desk.store.totals());
+    let (condition, totals) = tokio::join!(condition(&*desk.store), totals);
+    metrics.condition(condition);
     if let Ok(Ok(totals)) = totals {
         let held = totals.held;
-        let open = totals.open_reservations;
-        admin.state.metrics.held(open, held.tokens, held.nano_usd);
+        metrics.held(totals.open_reservations, held.tokens, held.nano_usd);
     }
-    let text = admin.state.metrics.render();
+    metrics.settlements_waiting(desk.settler.waiting());
+    metrics.forget_peers();
+    for pool in desk.live.load().pools.all() {
+        for peer in &pool.peers {
+            let in_rotation = !peer.health.is_cooling(admin.now());
+            metrics.peer_health(&pool.config.name, &peer.name, in_rotation);
+        }
+    }
+    let text = metrics.render();
     let text = text.map_err(|e| Failure::Internal(format!("metrics cannot be shown: {e}")))?;
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(([(CONTENT_TYPE, kind)], text).into_response())

@@ -3,7 +3,7 @@
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: run fleet build test lint bench soak tools redis test-tools clean
+.PHONY: run fleet build deb test lint bench soak tools redis test-tools promtool clean
 
 run: build
 	exec target/release/quota-proxy demo
@@ -13,6 +13,9 @@ fleet: build redis
 
 build: tools
 	$(CARGO) build --release --locked
+
+deb: build
+	systemd/deb/build target/release/quota-proxy target
 
 test: tools test-tools
 	$(CARGO) fmt --check
@@ -43,7 +46,7 @@ redis:
 	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || \
 	 { echo "installing redis-server"; $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq redis-server; }
 
-test-tools:
+test-tools: promtool
 	@missing=""; \
 	 command -v python3 >/dev/null || missing="$$missing python3"; \
 	 python3 -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
@@ -53,7 +56,18 @@ test-tools:
 	 command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	 command -v curl >/dev/null || missing="$$missing curl"; \
 	 command -v openssl >/dev/null || missing="$$missing openssl"; \
+	 command -v systemd-analyze >/dev/null || missing="$$missing systemd"; \
+	 command -v dpkg-shlibdeps >/dev/null || missing="$$missing dpkg-dev"; \
+	 command -v groff >/dev/null || missing="$$missing groff-base"; \
+	 [ -x /usr/sbin/logrotate ] || missing="$$missing logrotate"; \
 	 [ -z "$$missing" ] || { echo "installing$$missing"; $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq $$missing; }
+
+# Of Debian's Prometheus this one program, and not the server with its service.
+promtool:
+	@command -v promtool >/dev/null || { echo "installing promtool"; folder=$$(mktemp -d); cd $$folder; \
+	 $(SUDO) apt-get update -qq && apt-get download -qq prometheus && \
+	 dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && \
+	 $(SUDO) install usr/bin/promtool /usr/local/bin/promtool; done=$$?; rm -rf "$$folder"; exit $$done; }
 
 clean:
 	$(CARGO) clean

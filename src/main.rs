@@ -4,10 +4,10 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use quota_proxy::cli::screen::Screen;
-use quota_proxy::cli::{check, demo, fake_upstream, key, prices, serve, store, usage};
+use quota_proxy::cli::{check, demo, fake_upstream, key, manual, prices, serve, store, usage};
 
 /// An edge proxy for LLM traffic: reserves quota before, meters during and settles exactly once after
 /// every request.
@@ -42,6 +42,10 @@ enum Command {
     /// Work on price files
     #[command(subcommand)]
     Prices(Prices),
+    /// Print the completion script of a shell
+    Completions(manual::CompletionOptions),
+    /// Print the manual page
+    Man(manual::ManOptions),
 }
 
 #[derive(Debug, Subcommand)]
@@ -70,6 +74,8 @@ fn main() -> ExitCode {
         Command::Prices(Prices::Import { file, output }) => {
             import_prices(&file, output.as_deref(), &mut out, &mut err)
         }
+        Command::Completions(options) => manual::completions(Cli::command(), &options, &mut out),
+        Command::Man(options) => manual::man(Cli::command(), &options, &mut out),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

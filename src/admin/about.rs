@@ -12,9 +12,9 @@ use http::header::CONTENT_TYPE;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Admin;
 use super::failure::Failure;
-use crate::store::Condition;
+use super::{Admin, AdminState};
+use crate::store::{Condition, Store};
 
 pub const SERVICE: &str = "quota-proxy";
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -80,8 +80,7 @@ async fn checked(admin: &Admin) -> Response {
     let (code, status) = if admin.state.draining.load(Ordering::Relaxed) {
         (StatusCode::SERVICE_UNAVAILABLE, "draining")
     } else {
-        let condition = tokio::time::timeout(STORE_PATIENCE, admin.store().condition()).await;
-        match condition.unwrap_or(Condition::Away) {
+        match condition(admin.store()).await {
             Condition::Serving => (StatusCode::OK, "ok"),
             Condition::Degraded => (StatusCode::OK, "degraded"),
             Condition::Away => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
@@ -96,20 +95,35 @@ async fn checked(admin: &Admin) -> Response {
     (code, Json(health)).into_response()
 }
 
-/// Metrics in Prometheus' text format. What is held is asked of the store now; a store that is away
-/// leaves the last figures.
+async fn condition(store: &dyn Store) -> Condition {
+    let condition = tokio::time::timeout(STORE_PATIENCE, store.condition()).await;
+    condition.unwrap_or(Condition::Away)
+}
+
+/// Metrics in Prometheus' text format. What is a state and no count is asked for now; a store that is
+/// away leaves the last figures of what it holds.
 #[utoipa::path(
     get, path = "/metrics", tag = "about",
     responses((status = 200, body = String, content_type = "text/plain")),
 )]
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response, Failure> {
-    let totals = tokio::time::timeout(STORE_PATIENCE, admin.store().totals()).await;
+    let AdminState { desk, metrics, .. } = &admin.state;
+    let totals = tokio::time::timeout(STORE_PATIENCE, desk.store.totals());
+    let (condition, totals) = tokio::join!(condition(&*desk.store), totals);
+    metrics.condition(condition);
     if let Ok(Ok(totals)) = totals {
         let held = totals.held;
-        let open = totals.open_reservations;
-        admin.state.metrics.held(open, held.tokens, held.nano_usd);
+        metrics.held(totals.open_reservations, held.tokens, held.nano_usd);
     }
-    let text = admin.state.metrics.render();
+    metrics.settlements_waiting(desk.settler.waiting());
+    metrics.forget_peers();
+    for pool in desk.live.load().pools.all() {
+        for peer in &pool.peers {
+            let in_rotation = !peer.health.is_cooling(admin.now());
+            metrics.peer_health(&pool.config.name, &peer.name, in_rotation);
+        }
+    }
+    let text = metrics.render();
     let text = text.map_err(|e| Failure::Internal(format!("metrics cannot be shown: {e}")))?;
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(([(CONTENT_TYPE, kind)], text).into_response())

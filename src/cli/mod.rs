@@ -8,6 +8,7 @@ pub mod fake_upstream;
 mod fleet;
 pub mod key;
 mod key_import;
+pub mod manual;
 pub mod prices;
 mod private_file;
 pub mod remote;

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
@@ -20,6 +21,7 @@ use crate::store::{Settlement, Store, StoreError};
 pub struct Settler {
     sender: mpsc::UnboundedSender<Settlement>,
     running: Mutex<HashMap<ReservationId, Instant, RandomState>>,
+    waiting: AtomicUsize,
     lease: Duration,
 }
 
@@ -37,6 +39,7 @@ impl Settler {
         let settler = Settler {
             sender,
             running: Mutex::new(HashMap::default()),
+            waiting: AtomicUsize::new(0),
             lease,
         };
         let settler = Arc::new(settler);
@@ -62,12 +65,24 @@ impl Settler {
         self.running.lock().len()
     }
 
+    /// Settlements that were handed over and are not done.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// Never blocks, never fails while the queue lives: there are at most as many settlements in it
     /// as there were exchanges.
     pub fn hand_over(&self, settlement: Settlement) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         if self.sender.send(settlement).is_err() {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
             log::error!("a settlement came after the books were closed; its lease will resolve it");
         }
+    }
+
+    fn done(&self, id: ReservationId) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.ended(id);
     }
 
     /// Reservations that are due for renewal: a third of their lease has passed. Marks them renewed.
@@ -117,14 +132,14 @@ impl SettlerQueue {
         while let Some(settlement) = self.receiver.recv().await {
             let id = settlement.id;
             settle_surely(store, settlement).await;
-            self.settler.ended(id);
+            self.settler.done(id);
         }
     }
 
     /// Settles what is still queued, for a process that ends: one try each.
     pub async fn drain(&mut self, store: &dyn Store) {
         while let Ok(settlement) = self.receiver.try_recv() {
-            self.settler.ended(settlement.id);
+            self.settler.done(settlement.id);
             if let Err(fault) = store.settle(settlement).await {
                 log::error!("a settlement is left to its lease: {fault}");
             }

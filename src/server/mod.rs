@@ -6,6 +6,7 @@
 
 pub mod bind;
 mod books;
+mod notify;
 #[cfg(test)]
 mod panics;
 mod shutdown;
@@ -280,14 +281,7 @@ impl Prepared {
             parts,
         } = self;
         signals.listen()?;
-        for bound in &edge {
-            writeln!(out, "listening on http://{} (edge)", bound.addr())?;
-        }
-        for bound in &tls {
-            writeln!(out, "listening on https://{} (edge)", bound.addr())?;
-        }
-        writeln!(out, "listening on http://{} (admin)", admin.addr())?;
-        out.flush()?;
+        announce(&edge, &tls, &admin, out)?;
         server.bootstrap();
         let live = parts.desk.live.load_full();
         let router = admin::router(parts.admin);
@@ -333,12 +327,25 @@ impl Prepared {
         server.add_service(service.until(closing.admin_end()));
         server.add_service(parts.books.service());
         closing.watch(server.watch_execution_phase());
+        signals.tell_ready();
         server.run(RunArgs {
             shutdown_signal: Box::new(signals),
         });
         closing.close();
         Ok(())
     }
+}
+
+/// Says where it listens.
+fn announce(edge: &[Bound], tls: &[Bound], admin: &Bound, out: &mut dyn Write) -> io::Result<()> {
+    for bound in edge {
+        writeln!(out, "listening on http://{} (edge)", bound.addr())?;
+    }
+    for bound in tls {
+        writeln!(out, "listening on https://{} (edge)", bound.addr())?;
+    }
+    writeln!(out, "listening on http://{} (admin)", admin.addr())?;
+    out.flush()
 }
 
 /// Installs the process's logger; a second call changes only the level.

@@ -1,4 +1,5 @@
-//! Signals: SIGTERM ends gracefully, SIGINT at once, SIGHUP reloads, SIGUSR2 reopens files.
+//! Signals: SIGTERM ends gracefully, SIGINT at once, SIGHUP reloads, SIGUSR2 reopens files. The service
+//! manager hears what becomes of them.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use parking_lot::Mutex;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::notify::ServiceManager;
 use crate::config;
 use crate::exchange::{Desk, Live};
 use crate::telemetry::access_log::AccessLog;
@@ -22,6 +24,7 @@ pub struct Signals {
     desk: Arc<Desk>,
     access_log: Option<Arc<AccessLog>>,
     source: Option<PathBuf>,
+    manager: ServiceManager,
     heard: Mutex<Heard>,
 }
 
@@ -47,6 +50,7 @@ impl Signals {
             desk,
             access_log,
             source,
+            manager: ServiceManager::of_this_process(),
             heard: Mutex::default(),
         }
     }
@@ -72,10 +76,18 @@ impl Signals {
         Ok(())
     }
 
+    /// Tells the service manager that everything is built and listens.
+    pub fn tell_ready(&self) {
+        self.manager.ready();
+    }
+
     /// Pools, prices, tiers and log level change as one whole; a bad file changes nothing.
     fn reload(&self) {
+        self.manager.reloading();
         let env = |name: &str| std::env::var(name).ok();
-        match config::load(self.source.as_deref(), &env) {
+        let loaded = config::load(self.source.as_deref(), &env);
+        let taken = loaded.is_ok();
+        match loaded {
             Ok(loaded) => {
                 logging::set_level(loaded.config.log.level);
                 let old = Arc::clone(&self.desk.live.load().config);
@@ -88,6 +100,13 @@ impl Signals {
             }
             .emit(),
         }
+        self.manager.reloaded(taken);
+    }
+
+    /// From here on nothing more is taken.
+    fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.manager.stopping();
     }
 }
 
@@ -113,15 +132,15 @@ impl ShutdownSignalWatch for Signals {
         loop {
             tokio::select! {
                 () = next(&mut heard.terminate) => {
-                    self.draining.store(true, Ordering::Relaxed);
+                    self.drain();
                     return ShutdownSignal::GracefulTerminate;
                 }
                 () = next(&mut heard.quit) => {
-                    self.draining.store(true, Ordering::Relaxed);
+                    self.drain();
                     return ShutdownSignal::GracefulTerminate;
                 }
                 () = next(&mut heard.interrupt) => {
-                    self.draining.store(true, Ordering::Relaxed);
+                    self.drain();
                     return ShutdownSignal::FastShutdown;
                 }
                 () = next(&mut heard.hangup) => self.reload(),

@@ -1,5 +1,7 @@
 //! What metrics are told apart by: closed sets, so that no caller can make a series.
 
+use crate::store::Condition;
+
 /// The methods that have a label of their own; the last one stands for all others, so that a client
 /// cannot make labels.
 pub(super) const METHODS: [&str; 8] = [
@@ -58,6 +60,18 @@ pub enum StoreOp {
 
 pub(super) const STORE_OPS: [&str; 6] =
     ["lookup", "reserve", "top_up", "renew", "settle", "refusal"];
+
+/// The conditions of a store.
+pub(super) const CONDITIONS: [Condition; 3] =
+    [Condition::Serving, Condition::Degraded, Condition::Away];
+
+pub(super) fn condition_label(condition: Condition) -> &'static str {
+    match condition {
+        Condition::Serving => "serving",
+        Condition::Degraded => "degraded",
+        Condition::Away => "away",
+    }
+}
 
 /// How one attempt at a peer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,12 @@
 //! `info`, and above it everything from a quotation on is cut, and every query string too.
 
 use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::Write as _;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
 
 use log::{Level, LevelFilter, Log, Metadata, Record, SetLoggerError};
 
@@ -42,10 +46,19 @@ struct StderrLog {
 /// # Errors
 /// When a logger is installed already.
 pub fn install(level: LevelFilter) -> Result<(), SetLoggerError> {
-    let journald = std::env::var_os("JOURNAL_STREAM").is_some();
+    let stream = std::env::var_os("JOURNAL_STREAM");
+    let journald = stream.is_some_and(|stream| is_journal(&stream, &std::io::stderr()));
     log::set_boxed_logger(Box::new(StderrLog { journald }))?;
     set_level(level);
     Ok(())
+}
+
+/// Whether `output` is the stream that `$JOURNAL_STREAM` names, by device and inode. A process whose
+/// output goes elsewhere inherits the variable too.
+fn is_journal(stream: &OsStr, output: &impl AsFd) -> bool {
+    let file = output.as_fd().try_clone_to_owned().map(File::from);
+    file.and_then(|file| file.metadata())
+        .is_ok_and(|is| stream == OsStr::new(&format!("{}:{}", is.dev(), is.ino())))
 }
 
 /// Shows lines of this level and above from now on.
@@ -175,6 +188,16 @@ mod tests {
     fn journald_gets_a_priority_and_no_time() {
         let line = line(Level::Error, "quota_proxy", "gone", None);
         assert_eq!(line, "<3>quota_proxy: gone\n");
+    }
+
+    #[test]
+    fn the_journal_is_known_by_its_device_and_inode() {
+        let (journal, other) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        let is = journal.metadata().unwrap();
+        let stream = format!("{}:{}", is.dev(), is.ino());
+        assert!(is_journal(OsStr::new(&stream), &journal));
+        assert!(!is_journal(OsStr::new(&stream), &other));
+        assert!(!is_journal(OsStr::new(""), &journal));
     }
 
     #[test]

@@ -232,6 +232,11 @@ impl Metrics {
         self.exchanges.flags[flag as usize].inc();
     }
 
+    /// Forgets all peers: those of a configuration that holds no more are not shown.
+    pub fn forget_peers(&self) {
+        self.upstream.peer_healthy.reset();
+    }
+
     pub fn peer_health(&self, pool: &str, peer: &str, healthy: bool) {
         let gauge = self.upstream.peer_healthy.with_label_values(&[pool, peer]);
         gauge.set(i64::from(healthy));

@@ -5,9 +5,10 @@ use std::time::Duration;
 use prometheus::{Error, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntGauge};
 
 use super::family::Maker;
-use super::label::{STORE_OPS, StoreOp};
+use super::label::{CONDITIONS, STORE_OPS, StoreOp, condition_label};
 use super::metrics::Metrics;
 use crate::quota::{Amounts, NANO_PER_USD};
+use crate::store::Condition;
 
 /// Seconds; from a memory step to a store at its deadline.
 const STORE_BUCKETS: &[f64] = &[
@@ -27,6 +28,8 @@ pub(super) struct StoreFamilies {
     reservations_open: IntGauge,
     held_tokens: IntGauge,
     held_usd: Gauge,
+    conditions: [IntGauge; CONDITIONS.len()],
+    settlements_waiting: IntGauge,
 }
 
 impl StoreFamilies {
@@ -35,6 +38,11 @@ impl StoreFamilies {
             .buckets(STORE_BUCKETS.to_vec());
         let seconds = make.keep(HistogramVec::new(seconds, &["op"])?)?;
         let errors = make.counters("store_errors_total", "Store steps that failed.", &["op"])?;
+        let conditions = make.gauges(
+            "store_condition",
+            "1 at the condition the store is in: serving; degraded, admitting from a journal; away, refusing.",
+            &["condition"],
+        )?;
         Ok(StoreFamilies {
             seconds: STORE_OPS.map(|op| seconds.with_label_values(&[op])),
             errors: STORE_OPS.map(|op| errors.with_label_values(&[op])),
@@ -65,6 +73,12 @@ impl StoreFamilies {
                 "quota_held_usd",
                 "USD held by open reservations.",
             )?)?,
+            conditions: CONDITIONS
+                .map(|condition| conditions.with_label_values(&[condition_label(condition)])),
+            settlements_waiting: make.gauge(
+                "quota_settlements_waiting",
+                "Settlements that the store has not taken yet and that are repeated until it does.",
+            )?,
         })
     }
 }
@@ -102,6 +116,19 @@ impl Metrics {
             .held_usd
             .set(nano_usd as f64 / NANO_PER_USD as f64);
     }
+
+    /// How the store fares; asked of it when metrics are read.
+    pub fn condition(&self, now: Condition) {
+        for (condition, gauge) in CONDITIONS.iter().zip(&self.store.conditions) {
+            gauge.set(i64::from(*condition == now));
+        }
+    }
+
+    /// How many settlements wait for the store; asked when metrics are read.
+    pub fn settlements_waiting(&self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.store.settlements_waiting.set(count);
+    }
 }
 
 #[cfg(test)]
@@ -123,7 +150,13 @@ mod tests {
             };
             m.reconciled(2, overrun);
             m.reconciled(3, overrun);
+            m.condition(Condition::Away);
+            m.condition(Condition::Degraded);
+            m.settlements_waiting(4);
         });
+        has(&text, r#"store_condition{condition="degraded"} 1"#);
+        has(&text, r#"store_condition{condition="away"} 0"#);
+        has(&text, "quota_settlements_waiting 4");
         has(&text, "quota_debt_tokens_total 7");
         has(&text, r#"store_errors_total{op="refusal"} 1"#);
         has(

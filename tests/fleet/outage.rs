@@ -49,6 +49,11 @@ async fn while_redis_is_dead_all_is_refused_and_what_runs_is_settled_on_its_retu
     for edge in fleet.edges() {
         healthy(edge, "unavailable").await;
     }
+    // What the two streams of each edge used waits there.
+    for at in [0, 1] {
+        shows(&fleet, at, "quota_settlements_waiting 2").await;
+        shows(&fleet, at, r#"store_condition{condition="away"} 1"#).await;
+    }
     assert_eq!(fleet.ledger().await.requests, 4, "nothing was forwarded");
     redis.restart();
     for at in [0, 1] {
@@ -56,9 +61,20 @@ async fn while_redis_is_dead_all_is_refused_and_what_runs_is_settled_on_its_retu
             that(fleet.status(at, &key.secret).await, |s| *s == 200)
         })
         .await;
+        shows(&fleet, at, "quota_settlements_waiting 0").await;
+        shows(&fleet, at, r#"store_condition{condition="serving"} 1"#).await;
     }
     fleet.assert_balanced(&[&key]).await;
     fleet.assert_never_said(&[]);
+}
+
+/// Waits until an edge's metrics have this line.
+async fn shows(fleet: &Fleet, at: usize, line: &str) {
+    eventually(PATIENCE, || async {
+        let text = fleet.admin(at).metrics().await;
+        that(text, |text| text.lines().any(|l| l == line))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

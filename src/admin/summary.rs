@@ -104,7 +104,7 @@ fn as_usd<S: serde::Serializer>(nano: &i64, serializer: S) -> Result<S::Ok, S::E
 
 /// Usage, summed up.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Summary {
+pub struct UsageSummary {
     by: By,
     #[schema(value_type = String, format = DateTime)]
     since: UnixMs,
@@ -155,7 +155,7 @@ impl SummaryFigures {
         ("until" = Option<String>, Query, description = "The same; a day is meant whole. Now by default."),
         ("format" = Option<String>, Query, description = "`json` or `csv`; `Accept: text/csv` asks for CSV too."),
     ),
-    responses((status = 200, content((Summary = "application/json"), (String = "text/csv")))),
+    responses((status = 200, content((UsageSummary = "application/json"), (String = "text/csv")))),
 )]
 pub(super) async fn summary(
     State(admin): State<Arc<Admin>>,
@@ -201,7 +201,7 @@ pub(super) async fn summary(
         ];
         return Ok((headers, csv(by, &items)).into_response());
     }
-    Ok(Json(Summary {
+    Ok(Json(UsageSummary {
         by,
         since,
         until,

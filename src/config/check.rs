@@ -117,9 +117,6 @@ fn admin<'a>(
             .at
             .fault("has both password and password_hash; keep password_hash");
     }
-    if admin.allow_registration {
-        section.later("allow_registration");
-    }
     if !admin.master_key.is_empty() {
         section.later("master_key");
     }

@@ -222,8 +222,10 @@ pub struct PoolConfig {
     /// Globs; the first pool with a match serves.
     pub models: Vec<String>,
     pub aliases: BTreeMap<String, String>,
+    /// Pools to try when this one cannot serve; `None`: the others that serve the model.
+    pub fallback: Option<Vec<String>>,
     pub balance: Balance,
-    /// Attempts in all, the first one included.
+    /// Attempts within this pool, the first one included.
     pub attempts: u32,
     pub retry_on: Vec<RetryOn>,
     pub cooldown_failures: u32,
@@ -243,6 +245,12 @@ pub struct PeerConfig {
     pub port: u16,
     /// `/openai`, or empty.
     pub base_path: String,
+    /// Whether HTTP/2 is offered, and over TLS negotiated; over plain TCP it is then spoken as it is.
+    pub http2: bool,
+    /// The name that its certificate must have; `None`: the host's.
+    pub sni: Option<String>,
+    /// Certificates of authorities that are trusted for it, in PEM; `None`: the public ones.
+    pub ca: Option<PathBuf>,
     pub credential: Option<SecretText>,
     pub headers: Vec<(String, SecretText)>,
     pub weight: u32,

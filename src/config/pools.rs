@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::scalar::{choice, duration, duration_in, glob, text, url_path, whole};
 use super::secret::SecretText;
-use super::section::{Field, LATER, Section};
+use super::section::{Field, Section};
 use super::url::endpoint;
 use super::{Balance, HealthCheck, PeerConfig, PoolConfig, RetryOn, Timeouts};
 use crate::metering::Dialect;
@@ -53,6 +53,9 @@ fn pool(mut section: Section<'_>) -> PoolConfig {
         dialect: dialect.unwrap_or(Dialect::OpenAi),
         models: section.list("models", Vec::new(), glob),
         aliases: section.field("aliases").map_or_else(BTreeMap::new, aliases),
+        fallback: section
+            .field("fallback")
+            .map(|_| section.list("fallback", Vec::new(), text)),
         balance,
         attempts,
         retry_on,
@@ -113,7 +116,6 @@ fn cooldown(section: &mut Section<'_>) -> (u32, Duration) {
 }
 
 fn health_check(field: Field<'_>) -> HealthCheck {
-    field.at.notice(LATER);
     let mut section = field.section();
     let path = section.need("path", "a path such as /v1/models", url_path);
     let check = HealthCheck {

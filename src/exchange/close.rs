@@ -135,7 +135,7 @@ impl Exchange {
             };
         };
         let model = self
-            .route
+            .route()
             .upstream_model
             .as_deref()
             .or(self.subject.model.as_deref());
@@ -191,7 +191,7 @@ impl Exchange {
         event.request_method.clone_from(&self.subject.method);
         event.request_path.clone_from(&self.subject.path);
         event.model.clone_from(&self.subject.model);
-        event.pool.clone_from(&self.subject.pool);
+        event.pool = Some(self.route().pool.config.name.clone());
         event.end_user.clone_from(&self.subject.end_user);
         event.peer = self.peer().map(|peer| peer.name.clone());
         let standing = self.grant.standings.first();
@@ -275,7 +275,7 @@ impl Drop for Ended {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if let Some(last) = self.tried.last() {
+        if let Some(last) = self.failover.peer() {
             last.health.end();
         }
         if !self.closed {

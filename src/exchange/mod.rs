@@ -31,7 +31,9 @@ use crate::metering::price::Price;
 use crate::metering::{Dialect, Endpoint, Meter};
 use crate::quota::{Grant, ScopeClaim, Subject};
 use crate::store::Store;
-use crate::upstream::{Peer, Pools, Route};
+use crate::time::UnixMs;
+use crate::upstream::failover::Need;
+use crate::upstream::{Failover, Peer, Pools, Route};
 
 pub use close::{Closed, End, Ended};
 pub use draw::{DrawItem, DrawRequest, Drawn};
@@ -43,6 +45,15 @@ pub use stream::Verdict;
 
 use stream::Hold;
 
+/// An attempt that another one followed, or that was the last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptFailure {
+    pub pool: String,
+    pub peer: String,
+    /// The word that metrics use for it.
+    pub reason: &'static str,
+}
+
 /// What may change while the process runs, as one consistent whole.
 #[derive(Debug)]
 pub struct Live {
@@ -52,7 +63,13 @@ pub struct Live {
 
 impl Live {
     pub fn new(config: Arc<Config>) -> Self {
-        let pools = Pools::new(&config.pools);
+        let pools = Pools::new(&config.pools, None);
+        Live { config, pools }
+    }
+
+    /// By a new configuration; what is known of peers that stay is kept.
+    pub fn changed(&self, config: Arc<Config>) -> Self {
+        let pools = Pools::new(&config.pools, Some(&self.pools));
         Live { config, pools }
     }
 }
@@ -77,7 +94,7 @@ pub struct Exchange {
     pub key: Arc<KeyRecord>,
     pub endpoint: Endpoint,
     pub dialect: Dialect,
-    pub route: Route,
+    failover: Failover,
     pub grant: Grant,
     pub subject: Arc<Subject>,
     /// The output bound per choice to send upstream instead of the client's, where clamping shrank it.
@@ -91,7 +108,8 @@ pub struct Exchange {
     started: Instant,
     request_size: i64,
     // What happened since.
-    tried: Vec<Arc<Peer>>,
+    /// Attempts that failed, and why.
+    pub failures: Vec<AttemptFailure>,
     sent: Option<Instant>,
     status: u16,
     first_byte_ms: Option<i64>,
@@ -104,45 +122,50 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// The next peer to try; `None` when every peer was tried or the pool's attempts are used up.
-    /// `again` repeats the last one: its pooled connection turned out to be stale.
-    pub fn attempt(&mut self, now: crate::time::UnixMs, again: bool) -> Option<Arc<Peer>> {
-        if let (true, Some(last)) = (again, self.tried.last()) {
+    /// The next peer to try; `None` when all is tried. `again` repeats the last one: its pooled
+    /// connection turned out to be stale. Another pool may come into use by it.
+    pub fn attempt(&mut self, now: UnixMs, again: bool) -> Option<Arc<Peer>> {
+        if let (true, Some(last)) = (again, self.failover.peer()) {
             return Some(Arc::clone(last));
         }
-        if self.tried.len()
-            >= usize::try_from(self.route.pool.config.attempts).unwrap_or(usize::MAX)
-        {
-            return None;
-        }
+        let last = self.failover.peer().cloned();
         let (key_hash, _) = self.key.id.0.as_u64_pair();
-        let tried = |peer: &Peer| {
-            self.tried
-                .iter()
-                .any(|t| t.name == peer.name && std::ptr::eq(&**t, peer))
+        let need = Need {
+            tokens: self.grant.held.tokens,
+            key_hash,
         };
-        let peer = self.route.pool.next_peer(tried, key_hash, now)?;
-        if let Some(last) = self.tried.last() {
+        let peer = self.failover.next(need, now)?;
+        if let Some(last) = last {
             last.health.end();
         }
         peer.health.begin();
-        self.tried.push(Arc::clone(&peer));
+        let prices = &self.desk.live.load().config.prices;
+        (self.price, self.price_known) = open::price_of(prices, self.route(), &self.subject);
         Some(peer)
+    }
+
+    /// Where it goes now.
+    pub fn route(&self) -> &Route {
+        self.failover.route()
+    }
+
+    /// Whether another pool may come into use, for which the body must be made anew.
+    pub fn may_change_pool(&self) -> bool {
+        self.failover.has_others()
     }
 
     /// The peer that serves, or served last.
     pub fn peer(&self) -> Option<&Arc<Peer>> {
-        self.tried.last()
+        self.failover.peer()
     }
 
     /// Whether another peer could still be tried.
     pub fn may_try_another(&self) -> bool {
-        let attempts = usize::try_from(self.route.pool.config.attempts).unwrap_or(usize::MAX);
-        self.tried.len() < attempts.min(self.route.pool.peers.len())
+        self.failover.may_try_another()
     }
 
     pub fn attempts(&self) -> usize {
-        self.tried.len()
+        self.failover.attempts()
     }
 
     /// The request's head has gone to a peer: from here on a provider may bill it.

@@ -250,7 +250,7 @@ fn edit(whole: Bytes, request: &RequestFacts, exchange: &Exchange) -> (Bytes, bo
     let edits = Edits {
         include_usage,
         output_bound: bound,
-        model: exchange.route.upstream_model.as_deref(),
+        model: exchange.route().upstream_model.as_deref(),
     };
     (splice(whole, request, &edits), include_usage)
 }
@@ -259,7 +259,7 @@ fn edit(whole: Bytes, request: &RequestFacts, exchange: &Exchange) -> (Bytes, bo
 /// where no field rules the length of the answer.
 fn bound_field(exchange: &Exchange) -> Option<&str> {
     match exchange.endpoint {
-        Endpoint::ChatCompletions => Some(&exchange.route.pool.config.output_bound),
+        Endpoint::ChatCompletions => Some(&exchange.route().pool.config.output_bound),
         Endpoint::Responses => Some("max_output_tokens"),
         Endpoint::Completions | Endpoint::Messages => Some("max_tokens"),
         Endpoint::GeminiGenerate => Some("maxOutputTokens"),

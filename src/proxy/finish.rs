@@ -135,7 +135,7 @@ impl Edge {
             _ => 0,
         };
         let usage = usage_of(&event);
-        let pool = self.metrics.pool(&exchange.route.pool.config.name);
+        let pool = self.metrics.pool(&exchange.route().pool.config.name);
         let millis = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
         ExchangeEnded {
             took: ctx.started.elapsed(),

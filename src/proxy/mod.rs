@@ -214,7 +214,7 @@ impl ProxyHttp for Edge {
         let longest = self.desk.live.load().config.edge.request_timeout;
         Ok(Box::new(peer::http_peer(
             &peer,
-            &exchange.route.pool.config,
+            &exchange.route().pool.config,
             address,
             longest,
         )))

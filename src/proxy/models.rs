@@ -16,6 +16,7 @@ use crate::exchange::{Identity, Live};
 use crate::keys::allow::model_allowed;
 use crate::metering::Dialect;
 use crate::time::UnixMs;
+use crate::upstream::failover::Need;
 use crate::upstream::{Peer, Pool};
 
 /// How long an upstream's list is believed.
@@ -25,6 +26,12 @@ const STALE: Duration = Duration::from_secs(15);
 /// Longest wait for an upstream's list, and the most of it that is read.
 const PATIENCE: Duration = Duration::from_secs(5);
 const MOST_BYTES: usize = 8 * 1024 * 1024;
+
+/// A list costs no tokens.
+const NEED: Need = Need {
+    tokens: 0,
+    key_hash: 0,
+};
 
 /// A pool's name, until when its list is believed, and the list.
 type Known = (String, Instant, Arc<BTreeSet<String>>);
@@ -159,7 +166,7 @@ impl ModelLists {
     }
 
     async fn ask(&self, pool: &Pool) -> Option<BTreeSet<String>> {
-        let upstream = pool.next_peer(|_| false, 0, UnixMs::now())?;
+        let upstream = pool.next_peer(|_| false, NEED, UnixMs::now(), true)?;
         let body = self.fetch(pool, &upstream).await.inspect_err(|fault| {
             log::warn!(
                 "peer {} of pool {} did not list its models: {}",

@@ -59,7 +59,7 @@ impl Edge {
             Some(RetryOn::ServerError) => UpstreamOutcome::ServerError,
             None => UpstreamOutcome::Broken,
         };
-        let pool = exchange.route.pool.config.name.as_str();
+        let pool = exchange.route().pool.config.name.as_str();
         let event = AttemptEnded {
             pool,
             peer: exchange.peer().map_or("", |peer| peer.name.as_str()),
@@ -121,7 +121,7 @@ pub fn was_stale(error: &Error, since_sent: Duration) -> bool {
 
 /// Books a failure with the peer that served last.
 pub fn book_failure(exchange: &Exchange) {
-    let pool = &exchange.route.pool.config;
+    let pool = &exchange.route().pool.config;
     if let Some(peer) = exchange.peer() {
         let cooldown_ms = i64::try_from(pool.cooldown.as_millis()).unwrap_or(i64::MAX);
         peer.health
@@ -131,7 +131,7 @@ pub fn book_failure(exchange: &Exchange) {
 
 /// Whether the pool wants another peer tried after such a failure, and there is one.
 pub fn wants_another(exchange: &Exchange, kind: Option<RetryOn>) -> bool {
-    kind.is_some_and(|kind| exchange.route.pool.config.retry_on.contains(&kind))
+    kind.is_some_and(|kind| exchange.route().pool.config.retry_on.contains(&kind))
         && exchange.may_try_another()
 }
 

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use globset::{Glob, GlobMatcher};
 
-use super::health::Health;
+use super::failover::Need;
+use super::health::{Fitness, Health};
 use super::pick::{Candidate, pick};
 use crate::config::{PeerConfig, PoolConfig};
 use crate::metering::Dialect;
@@ -17,7 +18,7 @@ pub struct Peer {
     pub config: PeerConfig,
     /// `host:port`.
     pub name: String,
-    pub health: Health,
+    pub health: Arc<Health>,
 }
 
 /// A named set of peers.
@@ -44,6 +45,15 @@ pub struct Route {
     pub upstream_model: Option<String>,
 }
 
+impl Route {
+    fn of(pool: &Arc<Pool>, model: &str) -> Route {
+        Route {
+            pool: Arc::clone(pool),
+            upstream_model: pool.config.aliases.get(model).cloned(),
+        }
+    }
+}
+
 /// Why no pool serves a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteFault {
@@ -54,11 +64,18 @@ pub enum RouteFault {
 }
 
 impl Pools {
-    pub fn new(configs: &[Arc<PoolConfig>]) -> Self {
+    /// `before` are the pools of the configuration until now: what is known of a peer that stays is
+    /// kept.
+    pub fn new(configs: &[Arc<PoolConfig>], before: Option<&Pools>) -> Self {
+        let old = |config: &PoolConfig| {
+            let pools = before.map_or(&[][..], Pools::all);
+            pools.iter().find(|pool| pool.config.name == config.name)
+        };
+        let pool = |config: &Arc<PoolConfig>| Pool::new(Arc::clone(config), old(config));
         Pools {
             pools: configs
                 .iter()
-                .map(|config| Arc::new(Pool::new(Arc::clone(config))))
+                .map(|config| Arc::new(pool(config)))
                 .collect(),
         }
     }
@@ -67,29 +84,33 @@ impl Pools {
         &self.pools
     }
 
-    /// The first pool that serves `model` in the dialect of the path and that the caller may use.
+    /// The first pool that serves `model` in the dialect of the path and that the caller may use, and
+    /// behind it those that it falls back to: the ones it lists, else the others that serve the model.
+    /// At least one.
     pub fn by_model(
         &self,
         model: &str,
         dialect: Dialect,
         allowed: impl Fn(&str) -> bool,
-    ) -> Result<Route, RouteFault> {
-        let mut fault = RouteFault::NoPoolForModel;
-        for pool in self.pools.iter().filter(|pool| allowed(&pool.config.name)) {
-            let alias = pool.config.aliases.get(model);
-            let known = alias.is_some() || pool.serves(model);
-            if !known {
-                continue;
+    ) -> Result<Vec<Route>, RouteFault> {
+        let usable = || self.pools.iter().filter(|pool| allowed(&pool.config.name));
+        let mut serving = usable().filter(|pool| pool.knows(model));
+        let Some(first) = serving.clone().find(|pool| pool.config.dialect == dialect) else {
+            let other = serving.next().map(|pool| pool.config.dialect);
+            return Err(other.map_or(RouteFault::NoPoolForModel, RouteFault::OtherDialect));
+        };
+        let others: Vec<&Arc<Pool>> = match &first.config.fallback {
+            Some(names) => {
+                let named = |name| usable().find(|pool| pool.config.name == *name);
+                names.iter().filter_map(named).collect()
             }
-            if pool.config.dialect == dialect {
-                return Ok(Route {
-                    pool: Arc::clone(pool),
-                    upstream_model: alias.cloned(),
-                });
-            }
-            fault = RouteFault::OtherDialect(pool.config.dialect);
-        }
-        Err(fault)
+            None => serving.collect(),
+        };
+        let others = others
+            .into_iter()
+            .filter(|pool| pool.config.dialect == dialect && !Arc::ptr_eq(pool, first));
+        let routes = std::iter::once(first).chain(others);
+        Ok(routes.map(|pool| Route::of(pool, model)).collect())
     }
 
     /// The pool of a path that names no model: by its `paths` globs, else the first of the dialect.
@@ -112,7 +133,7 @@ impl Pools {
 }
 
 impl Pool {
-    fn new(config: Arc<PoolConfig>) -> Self {
+    fn new(config: Arc<PoolConfig>, before: Option<&Arc<Pool>>) -> Self {
         // Globs were checked with the configuration; one that does not compile matches nothing.
         let compile = |globs: &[String]| {
             globs
@@ -121,12 +142,17 @@ impl Pool {
                 .map(|glob| glob.compile_matcher())
                 .collect()
         };
+        let old = |peer: &PeerConfig| {
+            let peers = before.map_or(&[][..], |pool| &pool.peers);
+            let same = |old: &&Arc<Peer>| {
+                old.name == peer.name() && old.config.base_path == peer.base_path
+            };
+            peers.iter().find(same)
+        };
+        let peers = config.peers.iter();
+        let peers = peers.map(|peer| Arc::new(Peer::new(peer.clone(), old(peer))));
         Pool {
-            peers: config
-                .peers
-                .iter()
-                .map(|peer| Arc::new(Peer::new(peer.clone())))
-                .collect(),
+            peers: peers.collect(),
             models: compile(&config.models),
             paths: compile(&config.paths),
             turn: AtomicU64::new(0),
@@ -139,38 +165,54 @@ impl Pool {
         self.models.iter().any(|glob| glob.is_match(model))
     }
 
-    /// The next peer for an exchange that has tried those for which `tried` is true.
+    /// The same, or by an alias.
+    fn knows(&self, model: &str) -> bool {
+        self.config.aliases.contains_key(model) || self.serves(model)
+    }
+
+    /// The next peer for an exchange that has tried those for which `tried` is true; one that rests
+    /// only where `even_resting`. A doubtful one is claimed for its probe.
     pub fn next_peer(
         &self,
-        tried: impl Fn(&Peer) -> bool,
-        key_hash: u64,
+        tried: impl Fn(&Arc<Peer>) -> bool,
+        need: Need,
         now: UnixMs,
+        even_resting: bool,
     ) -> Option<Arc<Peer>> {
         if let [only] = self.peers.as_slice() {
-            return (!tried(only)).then(|| Arc::clone(only));
+            let fits = even_resting || only.health.fitness(need.tokens, now) < Fitness::Resting;
+            if tried(only) || !fits {
+                return None;
+            }
+            only.health.begin_probe(now);
+            return Some(Arc::clone(only));
         }
-        let candidates: Vec<Candidate> = self
-            .peers
-            .iter()
-            .map(|peer| Candidate {
-                weight: peer.config.weight,
-                running: peer.health.running(),
-                tried: tried(peer),
-                cooling: peer.health.is_cooling(now),
-            })
-            .collect();
+        let candidates = self.peers.iter().map(|peer| Candidate {
+            weight: peer.config.weight,
+            running: peer.health.running(),
+            tried: tried(peer),
+            fitness: peer.health.fitness(need.tokens, now),
+        });
+        let candidates: Vec<Candidate> = candidates.collect();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        pick(self.config.balance, &candidates, turn, key_hash)
-            .map(|index| Arc::clone(&self.peers[index]))
+        let balance = self.config.balance;
+        let index = pick(balance, &candidates, turn, need.key_hash, even_resting)?;
+        let peer = &self.peers[index];
+        // Where another exchange was faster, this is one probe too many, and does no harm.
+        peer.health.begin_probe(now);
+        Some(Arc::clone(peer))
     }
 }
 
 impl Peer {
-    fn new(config: PeerConfig) -> Self {
+    /// `before` is the same peer of the configuration until now.
+    fn new(config: PeerConfig, before: Option<&Arc<Peer>>) -> Self {
         Peer {
             name: config.name(),
+            health: before
+                .map(|peer| Arc::clone(&peer.health))
+                .unwrap_or_default(),
             config,
-            health: Health::default(),
         }
     }
 }

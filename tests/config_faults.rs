@@ -251,7 +251,7 @@ fn the_built_in_prices_have_no_fault() {
 
 #[test]
 fn what_comes_later_is_told_and_nothing_else() {
-    let text = "pools:\n- {name: a, dialect: openai, models: [x],\n   health_check: {path: /v1/models},\n   balance: fallback, cooldown: {failures: 2}, retry: {on: [429, 5xx]},\n   peers: [{url: \"http://h/v1\"}]}\nquota:\n  local_slices: {size: 5%}\n";
+    let text = "pools:\n- {name: a, dialect: openai, models: [x],\n   health_check: {path: /v1/models},\n   balance: fallback, cooldown: {failures: 2}, retry: {on: [429, 5xx]},\n   peers: [{account: main, url: \"http://h/v1\"}]}\nquota:\n  local_slices: {size: 5%}\n";
     let notices: Vec<String> = parse(text)
         .unwrap()
         .notices
@@ -260,7 +260,7 @@ fn what_comes_later_is_told_and_nothing_else() {
         .collect();
     assert_eq!(notices.len(), 2, "{notices:#?}");
     assert!(notices[0].starts_with(
-        "q.yaml:3: pools[0].health_check: notice: accepted; takes effect with a later release"
+        "q.yaml:5: pools[0].peers[0].account: notice: accepted; takes effect with a later release"
     ));
     assert!(notices[1].starts_with("q.yaml:7: quota.local_slices"));
     let empty = parse("").unwrap().notices;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::Admin;
 use super::failure::Failure;
+use super::pools::peer_states;
 use crate::config::Config;
 use crate::store::{Condition, Store};
 
@@ -73,6 +74,8 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response,
         let open = totals.open_reservations;
         admin.state.metrics.held(open, held.tokens, held.nano_usd);
     }
+    let peers = peer_states(&admin.state.desk.live.load().pools, admin.now());
+    admin.state.metrics.peers.show(peers);
     let text = admin.state.metrics.render();
     let text = text.map_err(|e| Failure::Internal(format!("metrics cannot be shown: {e}")))?;
     let kind = "text/plain; version=0.0.4; charset=utf-8";

@@ -41,6 +41,7 @@ pub mod login;
 pub mod openapi;
 pub mod own;
 pub mod paths;
+pub mod pools;
 pub mod query;
 pub mod session;
 pub mod usd;
@@ -141,6 +142,7 @@ fn described() -> OpenApiRouter<Arc<Admin>> {
     OpenApiRouter::with_openapi(openapi::document())
         .routes(routes!(own::quota))
         .routes(routes!(own::logs))
+        .routes(routes!(pools::list))
 }
 
 fn random_bytes() -> Result<[u8; 32], Failure> {

@@ -45,7 +45,7 @@ pub use stream::Verdict;
 
 use stream::Hold;
 
-/// An attempt that another one followed, or that was the last.
+/// An attempt that brought no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptFailure {
     pub pool: String,
@@ -108,8 +108,7 @@ pub struct Exchange {
     started: Instant,
     request_size: i64,
     // What happened since.
-    /// Attempts that failed, and why.
-    pub failures: Vec<AttemptFailure>,
+    failures: Vec<AttemptFailure>,
     sent: Option<Instant>,
     status: u16,
     first_byte_ms: Option<i64>,
@@ -154,6 +153,11 @@ impl Exchange {
         self.failover.has_others()
     }
 
+    /// From now on no other pool comes into use: its body could not be made.
+    pub fn stay_in_pool(&mut self) {
+        self.failover.stay();
+    }
+
     /// The peer that serves, or served last.
     pub fn peer(&self) -> Option<&Arc<Peer>> {
         self.failover.peer()
@@ -162,6 +166,22 @@ impl Exchange {
     /// Whether another peer could still be tried.
     pub fn may_try_another(&self) -> bool {
         self.failover.may_try_another()
+    }
+
+    /// Notes that the last attempt failed; `reason` is the word that metrics use for it.
+    pub fn failed(&mut self, reason: &'static str) {
+        if let Some(peer) = self.failover.peer() {
+            self.failures.push(AttemptFailure {
+                pool: self.route().pool.config.name.clone(),
+                peer: peer.name.clone(),
+                reason,
+            });
+        }
+    }
+
+    /// The attempts that failed, in their order: at most as many as there are peers.
+    pub fn failures(&self) -> &[AttemptFailure] {
+        &self.failures
     }
 
     pub fn attempts(&self) -> usize {

@@ -10,6 +10,7 @@ use super::body::Body;
 use super::budget::Share;
 use super::busy::Gathered;
 use super::cut::Cutting;
+use super::edit::Original;
 use super::facts::Facts;
 use super::relay;
 use crate::exchange::Exchange;
@@ -27,6 +28,8 @@ pub struct Ctx {
     pub key: Option<Arc<KeyRecord>>,
     pub model: Option<String>,
     pub body: Body,
+    /// The client's own body, from which another pool's is made.
+    pub original: Option<Original>,
     pub share: Option<Share>,
     pub request_size: usize,
     pub exchange: Option<Exchange>,
@@ -63,6 +66,7 @@ impl Ctx {
             key: None,
             model: None,
             body: Body::Passing,
+            original: None,
             share: None,
             request_size: 0,
             exchange: None,

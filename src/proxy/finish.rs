@@ -12,7 +12,7 @@ use crate::exchange::{Closed, End, Exchange, RefusedFacts};
 use crate::metering::Usage;
 use crate::quota::Settled;
 use crate::store::UsageEvent;
-use crate::telemetry::access_log::AccessLine;
+use crate::telemetry::access_log::{AccessLine, FailedAttempt};
 use crate::telemetry::event::{ExchangeEnded, Refused};
 use crate::telemetry::label::Flag;
 use crate::time::UnixMs;
@@ -83,6 +83,9 @@ impl Edge {
         } else {
             exchange.ended(end, error)
         };
+        if let Some(outcome) = retry::last_outcome(end, ended.exchange.status()) {
+            self.attempt_ended(&ended.exchange, outcome, "after its head");
+        }
         let closed = ended.settle().await;
         self.metrics.exchange_ended();
         if let Some(closed) = closed {
@@ -154,6 +157,7 @@ impl Edge {
                 pool: event.pool.map(Arc::from),
                 peer: event.peer.map(Arc::from),
                 attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+                failed_attempts: failed_attempts(exchange),
                 prompt_tokens: event.prompt_tokens,
                 completion_tokens: event.completion_tokens,
                 cached_tokens: event.cached_tokens,
@@ -218,6 +222,16 @@ impl Edge {
         }
         .emit(&self.metrics, self.access_log.as_deref());
     }
+}
+
+fn failed_attempts(exchange: &Exchange) -> Vec<FailedAttempt> {
+    let failures = exchange.failures().iter();
+    let shown = failures.map(|failure| FailedAttempt {
+        pool: failure.pool.clone(),
+        peer: failure.peer.clone(),
+        reason: failure.reason,
+    });
+    shown.collect()
 }
 
 fn usage_of(event: &UsageEvent) -> Usage {

@@ -7,7 +7,7 @@ use pingora::proxy::Session;
 
 use super::busy::Gathered;
 use super::facts::query_without_key;
-use super::{Ctx, Edge, local, retry};
+use super::{Ctx, Edge, local};
 use crate::exchange::Exchange;
 use crate::metering::Dialect;
 use crate::quota::money::dollars;
@@ -78,12 +78,12 @@ impl Edge {
             let chunked = session.req_header().version == http::Version::HTTP_11;
             ctx.gathered = Some(Gathered::begin(head, chunked)?);
         }
+        match head.status.as_u16() {
+            429 => {}
+            500.. => self.book_failure(exchange),
+            _ => self.book_success(exchange),
+        }
         if let Some(peer) = exchange.peer() {
-            match head.status.as_u16() {
-                429 => {}
-                500.. => retry::book_failure(exchange),
-                _ => peer.health.succeeded(),
-            }
             scrub_answer(head, peer);
         }
         let origin = ctx

@@ -3,7 +3,7 @@
 //! | phase | file |
 //! |---|---|
 //! | `request_filter` | `facts` (head), `entry` (body, then the exchange is opened), `local` (answered here), `relay` |
-//! | `upstream_peer` | `peer` |
+//! | `upstream_peer` | `peer`; `edit` makes the body of another pool |
 //! | `upstream_request_filter` | `headers` |
 //! | `request_body_filter` | `body` |
 //! | `fail_to_connect`, `error_while_proxy`, `upstream_response_filter` | `retry` |
@@ -13,11 +13,13 @@
 //! | `logging` | `finish`: the exchange is closed, one line and its metrics |
 
 mod active;
+pub mod ask;
 mod body;
 mod budget;
 mod busy;
 mod ctx;
 mod cut;
+mod edit;
 mod entry;
 mod facts;
 mod finish;
@@ -63,6 +65,7 @@ pub struct Edge {
     metrics: Arc<Metrics>,
     access_log: Option<Arc<AccessLog>>,
     addresses: peer::Addresses,
+    trust: peer::Trust,
     budget: Arc<Budget>,
     models: models::ModelLists,
     port: EdgePort,
@@ -82,6 +85,7 @@ impl Edge {
             metrics,
             access_log,
             addresses: peer::Addresses::default(),
+            trust: peer::Trust::default(),
             budget: Budget::new(),
             models: models::ModelLists::default(),
             port,
@@ -190,34 +194,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Self::CTX,
     ) -> Result<Box<HttpPeer>> {
         trip::wire(session, "upstream_peer");
-        let again = std::mem::take(&mut ctx.same_peer_again);
-        let exchange = ctx.exchange.as_mut().ok_or_else(Self::no_peer)?;
-        let peer = exchange
-            .attempt(UnixMs::now(), again)
-            .ok_or_else(Self::no_peer)?;
-        let address = self
-            .addresses
-            .of(&peer, exchange.attempts())
-            .await
-            .map_err(|fault| {
-                log::warn!("a peer's name leads nowhere: {}", fault.0);
-                retry::book_failure(exchange);
-                let mut error =
-                    Error::explain(ErrorType::ConnectNoRoute, "the peer's name leads nowhere")
-                        .into_up();
-                error.set_retry(retry::wants_another(
-                    exchange,
-                    Some(crate::config::RetryOn::Connect),
-                ));
-                error
-            })?;
-        let longest = self.desk.live.load().config.edge.request_timeout;
-        Ok(Box::new(peer::http_peer(
-            &peer,
-            &exchange.route().pool.config,
-            address,
-            longest,
-        )))
+        self.choose_peer(ctx).await.map(Box::new)
     }
 
     async fn upstream_request_filter(
@@ -264,12 +241,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Self::CTX,
         mut e: Box<Error>,
     ) -> Box<Error> {
-        let again = ctx.exchange.as_ref().is_some_and(|exchange| {
-            retry::book_failure(exchange);
-            self.attempt_failed(exchange, &e);
-            retry::wants_another(exchange, Some(crate::config::RetryOn::Connect))
-        });
-        e.set_retry(again);
+        self.connect_failed(ctx, &mut e);
         e
     }
 

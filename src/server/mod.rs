@@ -6,6 +6,7 @@
 
 pub mod bind;
 mod books;
+mod checks;
 #[cfg(test)]
 mod panics;
 mod shutdown;
@@ -37,8 +38,12 @@ use crate::time::UnixMs;
 
 use bind::{Bound, WithSockets, bind};
 use books::Books;
+use checks::Checks;
 use shutdown::Closing;
 use signals::Signals;
+
+/// Above any sum of `retry.attempts` that makes sense: ten pools of ten, and stale connections.
+const MAX_RETRIES: usize = 128;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +84,7 @@ struct Parts {
     access_log: Option<Arc<AccessLog>>,
     admin: AdminState,
     books: Books,
+    checks: Checks,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -143,12 +149,14 @@ pub fn prepare(config: Config, source: Option<PathBuf>) -> Result<Prepared, Star
         source,
     );
     let books = Books::new(Arc::clone(&desk), queue, Arc::clone(&metrics));
+    let checks = Checks::new(Arc::clone(&desk), Arc::clone(&metrics));
     let parts = Parts {
         desk,
         metrics,
         access_log,
         admin: admin_state,
         books,
+        checks,
     };
     Ok(Prepared {
         server: pingora_server(&config),
@@ -234,7 +242,7 @@ fn pingora_server(config: &Config) -> Server {
         upgrade_sock: config.server.upgrade_sock.display().to_string(),
         upstream_keepalive_pool_size: 1024,
         // Attempts are counted by the exchange; this only ends a loop that should never be one.
-        max_retries: 8,
+        max_retries: MAX_RETRIES,
         ..ServerConf::default()
     };
     Server::new_with_opt_and_conf(None::<Opt>, conf)
@@ -328,6 +336,7 @@ impl Prepared {
         let service = WithSockets::new(service, vec![admin]);
         server.add_service(service.until(closing.admin_end()));
         server.add_service(parts.books.service());
+        server.add_service(parts.checks.service());
         closing.watch(server.watch_execution_phase());
         server.run(RunArgs {
             shutdown_signal: Box::new(signals),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use prometheus::{
     Counter, CounterVec, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter,
-    IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
 use super::family::Maker;
@@ -18,6 +18,7 @@ use super::label::{
     FLAGS, Flag, METHODS, STATUS_SLOTS, STORE_OPS, StoreOp, TOKEN_KINDS, TokenKind,
     UPSTREAM_OUTCOMES, UpstreamOutcome,
 };
+use super::peers::PeerFamilies;
 use crate::metering::Usage;
 use crate::quota::{Amounts, NANO_PER_USD};
 
@@ -115,7 +116,6 @@ struct UpstreamFamilies {
     tokens: IntCounterVec,
     cost: CounterVec,
     attempts: IntCounterVec,
-    peer_healthy: IntGaugeVec,
 }
 
 impl UpstreamFamilies {
@@ -132,11 +132,6 @@ impl UpstreamFamilies {
                 "upstream_attempts_total",
                 "Attempts at peers by how they ended.",
                 &["pool", "outcome"],
-            )?,
-            peer_healthy: make.gauges(
-                "upstream_peer_healthy",
-                "1 while a peer is in rotation.",
-                &["pool", "peer"],
             )?,
         })
     }
@@ -203,6 +198,8 @@ pub struct Metrics {
     registry: Registry,
     exchanges: ExchangeFamilies,
     upstream: UpstreamFamilies,
+    /// Each peer's state.
+    pub peers: PeerFamilies,
     store: StoreFamilies,
     pools: RwLock<HashMap<String, Arc<PoolMetrics>>>,
     access_log_dropped: IntCounter,
@@ -223,6 +220,7 @@ impl Metrics {
         Ok(Metrics {
             exchanges: ExchangeFamilies::new(make)?,
             upstream: UpstreamFamilies::new(make)?,
+            peers: PeerFamilies::new(make)?,
             store: StoreFamilies::new(make)?,
             pools: RwLock::default(),
             access_log_dropped: make.counter(
@@ -314,11 +312,6 @@ impl Metrics {
         if !ok {
             self.store.errors[op as usize].inc();
         }
-    }
-
-    pub fn peer_health(&self, pool: &str, peer: &str, healthy: bool) {
-        let gauge = self.upstream.peer_healthy.with_label_values(&[pool, peer]);
-        gauge.set(i64::from(healthy));
     }
 
     pub fn exchange_began(&self) {
@@ -445,7 +438,7 @@ mod tests {
             m.debt(-7);
             m.store_step(StoreOp::Refusal, Duration::from_micros(20), false);
             m.held(3, 400, 1_500_000_000);
-            m.peer_health("p", "a:1", true);
+            m.peers.healthy("p", "a:1", true);
         });
         has(
             &text,

@@ -54,6 +54,13 @@ impl Failover {
         self.routes.len() > 1
     }
 
+    /// Stays on the route in use, whatever happens to it.
+    pub fn stay(&mut self) {
+        self.routes.swap(0, self.at);
+        self.routes.truncate(1);
+        self.at = 0;
+    }
+
     /// The peer tried last.
     pub fn peer(&self) -> Option<&Arc<Peer>> {
         self.tried.last()
@@ -159,6 +166,14 @@ pools:
         }
         assert_eq!(names(&mut failover), ["b1:1", "a1:1", "a2:1"]);
         assert!(!failover.may_try_another());
+    }
+
+    #[test]
+    fn one_that_stays_has_one_pool() {
+        let mut failover = failover(TWO);
+        failover.stay();
+        assert!(!failover.has_others());
+        assert_eq!(names(&mut failover), ["a1:1", "a2:1"]);
     }
 
     #[test]

@@ -45,17 +45,19 @@ pub struct Health {
 
 impl Health {
     /// Books a failure; after `limit` of them in a row, or a failed probe, the peer rests for
-    /// `cooldown_ms`.
-    pub fn failed(&self, now: UnixMs, limit: u32, cooldown_ms: i64) {
+    /// `cooldown_ms`. True where it leaves the rotation by this.
+    pub fn failed(&self, now: UnixMs, limit: u32, cooldown_ms: i64) -> bool {
         let failures = self
             .failures
             .fetch_add(1, Ordering::Relaxed)
             .saturating_add(1);
-        if failures >= limit.max(1) || self.tripped.load(Ordering::Relaxed) {
-            self.tripped.store(true, Ordering::Relaxed);
-            self.probe_until_ms.store(0, Ordering::Relaxed);
-            self.rest(now.plus_ms(cooldown_ms));
+        if failures < limit.max(1) && !self.tripped.load(Ordering::Relaxed) {
+            return false;
         }
+        self.rest(now.plus_ms(cooldown_ms));
+        self.probe_until_ms.store(0, Ordering::Relaxed);
+        let was_out = self.tripped.swap(true, Ordering::Relaxed) || self.is_down();
+        !was_out
     }
 
     /// Rests until then, whatever its history: a provider said so (`Retry-After`).
@@ -63,22 +65,31 @@ impl Health {
         self.cool_until_ms.fetch_max(until.0, Ordering::Relaxed);
     }
 
-    pub fn succeeded(&self) {
-        if self.failures.load(Ordering::Relaxed) != 0 {
-            self.failures.store(0, Ordering::Relaxed);
-            self.cool_until_ms.store(0, Ordering::Relaxed);
-            self.probe_until_ms.store(0, Ordering::Relaxed);
-            self.tripped.store(false, Ordering::Relaxed);
+    /// Books a success, which ends a rest. True where the peer is back in the rotation by this.
+    pub fn succeeded(&self) -> bool {
+        if self.failures.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        self.failures.store(0, Ordering::Relaxed);
+        self.cool_until_ms.store(0, Ordering::Relaxed);
+        self.probe_until_ms.store(0, Ordering::Relaxed);
+        self.tripped.swap(false, Ordering::Relaxed) && !self.is_down()
+    }
+
+    /// What a health check found. One that passes ends a rest after failures, too. True where the
+    /// peer leaves the rotation or is back in it by this.
+    pub fn checked(&self, passed: bool) -> bool {
+        let was_down = self.down.swap(!passed, Ordering::Relaxed);
+        if passed {
+            self.succeeded() || was_down
+        } else {
+            !was_down && !self.tripped.load(Ordering::Relaxed)
         }
     }
 
-    /// What a health check found. One that passes ends a rest after failures, too. True where this
-    /// is news.
-    pub fn checked(&self, passed: bool) -> bool {
-        if passed {
-            self.succeeded();
-        }
-        self.down.swap(!passed, Ordering::Relaxed) == passed
+    /// Nobody checks it any more: what the last check found is forgotten.
+    pub fn is_unchecked(&self) {
+        self.down.store(false, Ordering::Relaxed);
     }
 
     /// What the provider said of its own rate limits.
@@ -206,5 +217,20 @@ mod tests {
         assert_eq!(fitness(&health, 0), Fitness::Resting);
         assert!(health.checked(true));
         assert_eq!(fitness(&health, 0), Fitness::Fit);
+    }
+
+    #[test]
+    fn what_is_news_is_told_once() {
+        let health = Health::default();
+        assert!(!health.failed(UnixMs(0), 2, 1_000));
+        assert!(health.failed(UnixMs(0), 2, 1_000));
+        assert!(!health.failed(UnixMs(0), 2, 1_000));
+        assert!(!health.checked(false), "it is out already");
+        assert!(!health.succeeded(), "its checks still fail");
+        assert!(health.checked(true));
+        assert!(!health.succeeded());
+        assert!(health.failed(UnixMs(0), 1, 1_000));
+        assert!(health.checked(true), "a check that passes ends a rest");
+        assert_eq!(fitness(&health, 1), Fitness::Fit);
     }
 }

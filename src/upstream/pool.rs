@@ -16,7 +16,8 @@ use crate::time::UnixMs;
 #[derive(Debug)]
 pub struct Peer {
     pub config: PeerConfig,
-    /// `host:port`.
+    /// `host:port`, and `#2` after it where the pool has another of that name before (a second
+    /// credential for one host). One of a kind in its pool.
     pub name: String,
     pub health: Arc<Health>,
 }
@@ -142,17 +143,35 @@ impl Pool {
                 .map(|glob| glob.compile_matcher())
                 .collect()
         };
-        let old = |peer: &PeerConfig| {
+        let old = |name: &str, peer: &PeerConfig| {
             let peers = before.map_or(&[][..], |pool| &pool.peers);
-            let same = |old: &&Arc<Peer>| {
-                old.name == peer.name() && old.config.base_path == peer.base_path
-            };
+            let same =
+                |old: &&Arc<Peer>| old.name == name && old.config.base_path == peer.base_path;
             peers.iter().find(same)
         };
-        let peers = config.peers.iter();
-        let peers = peers.map(|peer| Arc::new(Peer::new(peer.clone(), old(peer))));
+        let is_checked = config.health_check.is_some();
+        let mut peers: Vec<Arc<Peer>> = Vec::new();
+        for (at, peer) in config.peers.iter().enumerate() {
+            let earlier = config.peers.iter().take(at);
+            let name = match earlier.filter(|one| one.name() == peer.name()).count() {
+                0 => peer.name(),
+                namesakes => format!("{}#{}", peer.name(), namesakes + 1),
+            };
+            let known = old(&name, peer);
+            let health = known.map(|peer| Arc::clone(&peer.health));
+            let health = health.unwrap_or_default();
+            if !is_checked {
+                health.is_unchecked();
+            }
+            let config = peer.clone();
+            peers.push(Arc::new(Peer {
+                config,
+                name,
+                health,
+            }));
+        }
         Pool {
-            peers: peers.collect(),
+            peers,
             models: compile(&config.models),
             paths: compile(&config.paths),
             turn: AtomicU64::new(0),
@@ -204,15 +223,43 @@ impl Pool {
     }
 }
 
-impl Peer {
-    /// `before` is the same peer of the configuration until now.
-    fn new(config: PeerConfig, before: Option<&Arc<Peer>>) -> Self {
-        Peer {
-            name: config.name(),
-            health: before
-                .map(|peer| Arc::clone(&peer.health))
-                .unwrap_or_default(),
-            config,
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn configs(yaml: &str) -> Vec<Arc<PoolConfig>> {
+        let here = std::path::Path::new(".");
+        let parsed = config::parse(yaml, "test", here, &|_| None).unwrap();
+        parsed.config.pools
+    }
+
+    #[test]
+    fn two_credentials_for_one_host_are_two_peers_also_after_a_reload() {
+        let yaml = "pools: [{name: a, dialect: openai, models: ['m'], peers: \
+                    [{url: 'http://h:1', credential: x}, {url: 'http://h:1', credential: y}]}]";
+        let configs = configs(yaml);
+        let before = Pools::new(&configs, None);
+        let names: Vec<&str> = before.all()[0]
+            .peers
+            .iter()
+            .map(|p| p.name.as_str())
+            .collect();
+        assert_eq!(names, ["h:1", "h:1#2"]);
+        before.all()[0].peers[1].health.failed(UnixMs(0), 1, 1_000);
+        let after = Pools::new(&configs, Some(&before));
+        let failures = |at: usize| after.all()[0].peers[at].health.failures();
+        assert_eq!((failures(0), failures(1)), (0, 1));
+    }
+
+    #[test]
+    fn a_peer_that_is_no_longer_checked_is_not_down_for_ever() {
+        let yaml = "pools: [{name: a, dialect: openai, models: ['m'], health_check: {path: /x}, \
+                    peers: [{url: 'http://h:1'}]}]";
+        let before = Pools::new(&configs(yaml), None);
+        before.all()[0].peers[0].health.checked(false);
+        let unchecked = configs(&yaml.replace("health_check: {path: /x}, ", ""));
+        let after = Pools::new(&unchecked, Some(&before));
+        assert!(!after.all()[0].peers[0].health.is_down());
     }
 }

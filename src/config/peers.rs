@@ -51,12 +51,11 @@ fn peer(mut section: Section<'_>, balance: Balance) -> Option<PeerConfig> {
     let sni = section.get("sni", server_name);
     let ca = section.field("ca").and_then(|field| authorities(&field));
     if url.as_ref().is_some_and(|url| !url.tls) {
-        for field in [section.field("sni"), section.field("ca")] {
-            if let Some(field) = field {
-                field
-                    .at
-                    .fault("has no effect without TLS; give an https:// URL, or take it out");
-            }
+        let useless = [section.field("sni"), section.field("ca")];
+        for field in useless.into_iter().flatten() {
+            field
+                .at
+                .fault("has no effect without TLS; give an https:// URL, or take it out");
         }
     }
     section.later("account");

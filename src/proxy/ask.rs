@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::{Uri, Version, header};
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorType, OrErr as _, Result};
 
 use super::{headers, peer};
 use crate::config::PoolConfig;
@@ -90,6 +91,9 @@ impl Asker {
         if pool.dialect == Dialect::Anthropic {
             head.insert_header("anthropic-version", "2023-06-01")?;
         }
+        if connection.as_http2().is_some() {
+            name_authority(&mut head, upstream.config.tls)?;
+        }
         connection.write_request_header(Box::new(head)).await?;
         connection.finish_request_body().await?;
         connection.read_response_header().await?;
@@ -110,4 +114,24 @@ impl Asker {
             is_whole,
         })
     }
+}
+
+/// HTTP/2 has scheme and authority in the target (RFC 9113 section 8.3.1).
+fn name_authority(head: &mut RequestHeader, tls: bool) -> Result<()> {
+    let host = head.remove_header(&header::HOST);
+    let authority = host.as_ref().map_or(&b""[..], |host| host.as_bytes());
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
+    let uri = Uri::builder()
+        .scheme(if tls { "https" } else { "http" })
+        .authority(authority)
+        .path_and_query(target);
+    let uri = uri
+        .build()
+        .or_err(ErrorType::InvalidHTTPHeader, "no target for HTTP/2")?;
+    head.set_uri(uri);
+    head.set_version(Version::HTTP_2);
+    Ok(())
 }

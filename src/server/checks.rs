@@ -60,7 +60,9 @@ impl Checks {
                 Some(ended) = running.join_next() => match ended {
                     Ok((name, interval)) => {
                         let next = Instant::now() + jittered(interval);
-                        plan.entry(name).and_modify(|due| *due = Some(next));
+                        if let Some(due) = plan.get_mut(&name) {
+                            *due = Some(next);
+                        }
                     }
                     // The peer is asked anew with the next look.
                     Err(fault) => {

@@ -102,7 +102,7 @@ impl Pools {
         };
         let others: Vec<&Arc<Pool>> = match &first.config.fallback {
             Some(names) => {
-                let named = |name| usable().find(|pool| pool.config.name == *name);
+                let named = |name: &String| usable().find(|pool| pool.config.name == *name);
                 names.iter().filter_map(named).collect()
             }
             None => serving.collect(),

@@ -49,7 +49,9 @@ fn authorities_are_read_with_the_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     let made = Command::new("openssl")
-        .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=ca".split(' '))
+        .args(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=ca".split(' '),
+        )
         .args("-days 2 -keyout ca.key -out ca.pem".split(' '))
         .current_dir(at)
         .output();
@@ -68,8 +70,16 @@ fn authorities_are_read_with_the_configuration() {
     let unended = pem.replace("-----END", "");
     for (name, text, what) in [
         ("none.pem", "hello", "holds no certificate"),
-        ("cut.pem", cut.as_str(), "holds a certificate that cannot be read (number 1)"),
-        ("unended.pem", unended.as_str(), "holds a certificate that cannot be read (number 1)"),
+        (
+            "cut.pem",
+            cut.as_str(),
+            "holds a certificate that cannot be read (number 1)",
+        ),
+        (
+            "unended.pem",
+            unended.as_str(),
+            "holds a certificate that cannot be read (number 1)",
+        ),
     ] {
         std::fs::write(at.join(name), text).unwrap();
         let told = load(&peer(&format!("ca: {name}")), at).unwrap_err();

@@ -169,12 +169,6 @@ fn timeouts(mut section: Section<'_>) -> Timeouts {
         first_byte: section.or("first_byte", Duration::from_secs(120), duration),
         idle: section.or("idle", Duration::from_secs(120), duration),
     };
-    if timeouts.first_byte != timeouts.idle {
-        // Pingora's `read_timeout` knows no phases.
-        section
-            .at
-            .notice("one read time-out rules head and body: the longer of first_byte and idle");
-    }
     section.finish();
     timeouts
 }

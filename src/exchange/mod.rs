@@ -153,6 +153,14 @@ impl Exchange {
         self.failover.has_others()
     }
 
+    /// Whether a pool that may serve allows other times to the first byte and between two pieces.
+    pub fn waits_differ(&self) -> bool {
+        self.failover.routes().any(|route| {
+            let timeouts = &route.pool.config.timeouts;
+            timeouts.first_byte != timeouts.idle
+        })
+    }
+
     /// From now on no other pool comes into use: its body could not be made.
     pub fn stay_in_pool(&mut self) {
         self.failover.stay();

@@ -42,7 +42,8 @@ pub struct Ctx {
     pub gathered: Option<Gathered>,
     /// Status and code of what was answered here.
     pub refused: Option<(u16, &'static str)>,
-    pub client_gone: relay::ClientGone,
+    pub line: Arc<relay::Line>,
+    pub way_back: Option<relay::WayBack>,
     /// The exchange lives in an inner request; nothing is left to log here.
     pub relayed: bool,
     _active: ActiveRequest,
@@ -75,7 +76,8 @@ impl Ctx {
             cutting: Cutting::default(),
             gathered: None,
             refused: None,
-            client_gone: relay::ClientGone::default(),
+            line: Arc::default(),
+            way_back: None,
             relayed: false,
             _active: active,
         }

@@ -112,7 +112,8 @@ impl Edge {
             };
         }
         let drain = config.quota.on_client_gone == OnClientGone::Drain && exchange.is_metered();
-        let replays = read.replays && !(drain && matches!(ctx.body, Body::Held(_)));
+        let needs_relay = drain || exchange.waits_differ();
+        let replays = read.replays && !(needs_relay && matches!(ctx.body, Body::Held(_)));
         ctx.exchange = Some(exchange);
         self.metrics.exchange_began();
         Ok(if replays {

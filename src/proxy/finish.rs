@@ -1,7 +1,6 @@
 //! The end of a request: failures told to the client, the exchange closed, one line and its metrics.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pingora::proxy::Session;
@@ -67,7 +66,7 @@ impl Edge {
             .or((end == End::Cut).then_some("QUOTA_EXCEEDED"));
         let error = code.map(|code| (code, e.map_or("", |e| e.etype().as_str())));
         // One whose answer was drained ended well, and yet nobody was there to read it.
-        if ctx.client_gone.load(Ordering::Acquire) {
+        if ctx.line.client_is_gone() {
             exchange.client_left();
         }
         let must_count = exchange.must_count_text();
@@ -94,9 +93,12 @@ impl Edge {
     }
 
     fn end_of(&self, exchange: &Exchange, e: Option<&Error>, ctx: &Ctx) -> End {
-        let gone = ctx.client_gone.load(Ordering::Acquire);
+        let gone = ctx.line.client_is_gone();
+        let late = ctx.line.pace.is_late();
         match e {
             _ if ctx.cutting.is_cut() => End::Cut,
+            Some(_) if late && exchange.body_has_begun() => End::UpstreamBroke,
+            Some(_) if late => End::Failed,
             Some(e) if *e.esource() == ErrorSource::Downstream && !retry::is_status(e) => {
                 End::ClientGone
             }

@@ -26,6 +26,7 @@ mod finish;
 mod headers;
 mod local;
 mod models;
+mod pace;
 mod peer;
 mod relay;
 mod reply;
@@ -182,7 +183,7 @@ impl ProxyHttp for Edge {
             Ok(Next::Relay { drain }) => {
                 let inner = std::mem::replace(ctx, Box::new(Ctx::new(self.active.enter())));
                 ctx.relayed = true;
-                relay::run(session, inner, drain).await.map(|()| true)
+                self.relay(session, inner, drain).await.map(|()| true)
             }
             Err(refusal) => self.refuse(session, ctx, &refusal).await.map(|()| true),
         }
@@ -208,6 +209,9 @@ impl ProxyHttp for Edge {
         let length = ctx.body.length();
         let exchange = ctx.exchange.as_mut().ok_or_else(Self::no_peer)?;
         exchange.sent();
+        if ctx.way_back.is_some() {
+            ctx.line.pace.sent(exchange.route().pool.config.timeouts);
+        }
         let dialect = exchange.dialect;
         let peer = exchange.peer().ok_or_else(Self::no_peer)?;
         headers::to_upstream(upstream_request, peer, dialect, length)
@@ -337,7 +341,7 @@ impl ProxyHttp for Edge {
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Self::CTX) {
         trip::wire(session, "logging");
-        if !ctx.relayed {
+        if !ctx.relayed && !self.goes_back(ctx) {
             self.finish(session, e, ctx).await;
         }
     }

@@ -176,7 +176,8 @@ impl Trust {
         let timeouts = &pool.timeouts;
         http.options.connection_timeout = Some(timeouts.connect);
         http.options.total_connection_timeout = Some(timeouts.connect.saturating_mul(2));
-        // Pingora knows one read time-out for head and body: the longer of the two.
+        // Pingora knows one read time-out for head and body: the longer of the two. Where they differ, a
+        // relay keeps both.
         http.options.read_timeout = Some(timeouts.first_byte.max(timeouts.idle).min(longest));
         http.options.write_timeout = Some(timeouts.idle.min(longest));
         http.options.idle_timeout = Some(Duration::from_secs(60));

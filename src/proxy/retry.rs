@@ -61,7 +61,7 @@ impl Edge {
         e.set_retry(again);
     }
 
-    fn attempt_failed(&self, exchange: &mut Exchange, e: &Error) {
+    pub(super) fn attempt_failed(&self, exchange: &mut Exchange, e: &Error) {
         let outcome = match kind(e) {
             _ if turned_us_away(e) => UpstreamOutcome::Credential,
             Some(RetryOn::Connect) => UpstreamOutcome::Connect,

@@ -40,6 +40,7 @@ pub mod redis_sentinel;
 pub mod redis_server;
 pub mod rig;
 pub mod soak;
+pub mod tls;
 pub mod upstream;
 pub mod wait;
 pub mod wire;

@@ -1,153 +1,16 @@
 //! The real, unmodified SDKs of OpenAI and Anthropic, for Python and Node, against the fake and then
 //! through the proxy. The scripts are in `tests/sdk`; what they need is installed once, under `target`.
-#![expect(
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "helpers of tests"
-)]
-
-use std::path::{Path, PathBuf};
-use std::process::Command;
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use quota_proxy::cli::fake_upstream::Options;
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 mod support;
 
 use support::admin::Key;
 use support::fake::Fake;
+use support::language::{Language, NODE, PYTHON};
 use support::rig::{Rig, chat};
-
-/// Seconds that one script may take.
-const SCRIPT_TIMEOUT_S: &str = "180";
-
-/// An interpreter and its folder of scripts.
-struct Language {
-    name: &'static str,
-    /// Inside the folder, or in `PATH`.
-    interpreter: &'static str,
-    installation: &'static [&'static str],
-    /// What the installed packages depend on.
-    pins: &'static [&'static str],
-    scripts: &'static [&'static str],
-}
-
-const PYTHON: Language = Language {
-    name: "python",
-    interpreter: "venv/bin/python",
-    installation: &[
-        "python3 -m venv venv",
-        "venv/bin/python -m pip install --quiet --requirement requirements.txt",
-    ],
-    pins: &["requirements.txt"],
-    scripts: &["test_openai.py", "test_anthropic.py"],
-};
-
-const NODE: Language = Language {
-    name: "node",
-    interpreter: "node",
-    installation: &["npm ci --ignore-scripts --no-audit --no-fund"],
-    pins: &["package.json", "package-lock.json"],
-    scripts: &["openai.mjs", "anthropic.mjs"],
-};
-
-impl Language {
-    fn sources(&self) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/sdk")
-            .join(self.name)
-    }
-
-    /// The folder with the scripts and their packages. It is named by its content and made once; of
-    /// several tests that make it at the same time the first to finish wins.
-    fn installed(&self) -> PathBuf {
-        let mut digest = Sha256::new();
-        for pin in self.pins {
-            digest.update(std::fs::read(self.sources().join(pin)).unwrap());
-        }
-        let hash: String = digest.finalize()[..6]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let folder = target.join(format!("sdk-{}-{hash}", self.name));
-        if !folder.exists() {
-            let unfinished = tempfile::tempdir_in(target).unwrap();
-            self.install(unfinished.path());
-            if std::fs::rename(unfinished.path(), &folder).is_ok() {
-                // It has its final name now; nothing is left to remove.
-                let _ = unfinished.keep();
-            }
-        }
-        for script in std::fs::read_dir(self.sources()).unwrap() {
-            let script = script.unwrap();
-            let is_script = script.path().extension().is_some_and(|e| e == "mjs");
-            if is_script {
-                copy_atomically(&script.path(), &folder.join(script.file_name()));
-            }
-        }
-        folder
-    }
-
-    fn install(&self, folder: &Path) {
-        for pin in self.pins {
-            std::fs::copy(self.sources().join(pin), folder.join(pin)).unwrap();
-        }
-        for command in self.installation {
-            let mut words = command.split(' ');
-            let program = folder.join(words.next().unwrap());
-            // A program that the folder does not bring is looked up in PATH.
-            let program = match program.exists() {
-                true => program,
-                false => program.file_name().unwrap().into(),
-            };
-            let output = Command::new(program)
-                .args(words)
-                .current_dir(folder)
-                .output();
-            let output = output.unwrap_or_else(|e| {
-                panic!("{command}: {e}; these tests need python3 with venv, node and npm (make test-tools)")
-            });
-            assert!(output.status.success(), "{command}: {output:?}");
-        }
-    }
-
-    /// Runs every script of the language.
-    ///
-    /// # Panics
-    /// One fails; with what it printed.
-    fn run(&self, surroundings: &[(&str, String)]) {
-        let folder = self.installed();
-        for script in self.scripts {
-            // Node looks for packages from where the script lies, Python from where it lies itself.
-            let (interpreter, place) = match self.name {
-                "python" => (folder.join(self.interpreter), self.sources()),
-                _ => (self.interpreter.into(), folder.clone()),
-            };
-            let output = Command::new("timeout")
-                .arg(SCRIPT_TIMEOUT_S)
-                .arg(interpreter)
-                .arg(place.join(script))
-                .envs(surroundings.iter().map(|(name, value)| (name, value)))
-                .env("PYTHONDONTWRITEBYTECODE", "1")
-                .env("NO_PROXY", "127.0.0.1")
-                .output()
-                .unwrap();
-            let said = String::from_utf8_lossy(&output.stdout);
-            println!("{script}:\n{said}");
-            let faults = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{script}: {said}\n{faults}");
-        }
-    }
-}
-
-fn copy_atomically(from: &Path, to: &Path) {
-    let copy = tempfile::NamedTempFile::new_in(to.parent().unwrap()).unwrap();
-    std::fs::copy(from, copy.path()).unwrap();
-    copy.persist(to).unwrap();
-}
 
 fn satisfied_by_the_fake(language: &Language) {
     let fake = Fake::start(Options::default());

@@ -90,16 +90,10 @@ async fn a_client_that_leaves_takes_no_other_along() {
     let rig = over_http2().await;
     let key = rig.admin().key(0).await.secret;
     let wish = "tokens=2000,interval=2ms";
-    let stays = rig.post_fake(
-        CHAT,
-        &key,
-        &chat_stream("gpt-4o"),
-        "tokens=300,interval=2ms",
-    );
+    let body = chat_stream("gpt-4o");
+    let stays = rig.post_fake(CHAT, &key, &body, "tokens=300,interval=2ms");
     let leaves = async {
-        let answer = rig
-            .post_fake(CHAT, &key, &chat_stream("gpt-4o"), wish)
-            .await;
+        let answer = rig.post_fake(CHAT, &key, &body, wish).await;
         let mut pieces = answer.bytes_stream();
         pieces.next().await.unwrap().unwrap();
     };

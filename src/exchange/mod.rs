@@ -28,7 +28,7 @@ use arc_swap::ArcSwap;
 use crate::config::Config;
 use crate::keys::KeyRecord;
 use crate::metering::price::Price;
-use crate::metering::{Dialect, Endpoint, Meter};
+use crate::metering::{Dialect, Endpoint, Meter, SocketMeter};
 use crate::quota::{Grant, ScopeClaim, Subject};
 use crate::store::Store;
 use crate::time::UnixMs;
@@ -117,6 +117,8 @@ pub struct Exchange {
     encoded: bool,
     client_left: bool,
     meter: Option<Meter>,
+    /// Of an answer that became a WebSocket.
+    socket: Option<SocketMeter>,
     closed: bool,
 }
 

@@ -279,6 +279,7 @@ impl Draft {
             encoded: false,
             client_left: false,
             meter: None,
+            socket: None,
             closed: false,
         }
     }

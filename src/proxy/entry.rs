@@ -211,7 +211,9 @@ async fn read_body(
         };
         return Ok(Read {
             request: None,
-            model: peeked.model,
+            model: peeked
+                .model
+                .or_else(|| facts.socket.as_ref()?.model.clone()),
             whole,
             replays: peeked.whole.is_none(),
         });

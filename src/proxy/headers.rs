@@ -17,7 +17,7 @@ use crate::upstream::Peer;
 
 /// What a client may send that is no business of a provider: its key, and where it came from.
 /// The organization and project would choose which of the operator's accounts pays.
-const NOT_FORWARDED: [&str; 14] = [
+const NOT_FORWARDED: [&str; 15] = [
     "authorization",
     "x-api-key",
     "x-goog-api-key",
@@ -32,6 +32,8 @@ const NOT_FORWARDED: [&str; 14] = [
     "x-forwarded-proto",
     "x-real-ip",
     "expect",
+    // What a WebSocket compresses could not be read for its usage.
+    "sec-websocket-extensions",
 ];
 
 /// What a provider sends that speaks of the operator's account, not of the caller's key; and which

@@ -281,7 +281,8 @@ impl ProxyHttp for Edge {
         ctx: &mut Self::CTX,
     ) -> Result<()> {
         trip::wire(session, "response_filter");
-        if upstream_response.status.is_informational() {
+        let status = upstream_response.status;
+        if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
         self.answer_begins(session, upstream_response, ctx)

@@ -120,7 +120,16 @@ impl Edge {
             }
         };
         let longest = self.desk.live.load().config.edge.request_timeout;
-        Ok(self.trust.http_peer(&peer, &pool.config, address, longest))
+        let mut http = self.trust.http_peer(&peer, &pool.config, address, longest);
+        if ctx
+            .facts
+            .as_ref()
+            .is_some_and(|facts| facts.socket.is_some())
+        {
+            // A WebSocket is asked for in HTTP/1.1 (RFC 6455 section 4.1).
+            http.options.alpn = ALPN::H1;
+        }
+        Ok(http)
     }
 }
 

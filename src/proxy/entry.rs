@@ -14,7 +14,7 @@ use super::{Ctx, Edge};
 use crate::admin::paths::is_ours;
 use crate::config::{Config, OnClientGone};
 use crate::exchange::plan::Demand;
-use crate::exchange::{Identity, OpenRequest, Refusal};
+use crate::exchange::{Exchange, Identity, OpenRequest, Refusal};
 use crate::metering::{Dialect, Endpoint, RequestFacts, read_request};
 use crate::time::UnixMs;
 
@@ -88,29 +88,12 @@ impl Edge {
             .desk
             .open(open_request(ctx, facts, identity, endpoint, &read))
             .await?;
-        let whole = read.whole.map(|whole| match read.request {
-            Some(request) => {
-                let max_buffered = config.edge.max_buffered;
-                let edited = edit(whole, request, &mut exchange, &mut share, max_buffered);
-                let Edited {
-                    bytes,
-                    injected,
-                    original,
-                } = edited;
-                ctx.strip_usage_chunk = injected;
-                ctx.original = original;
-                bytes
-            }
-            None => whole,
-        });
-        ctx.share = Some(share);
-        if let Some(whole) = whole {
-            ctx.body = if whole.is_empty() {
-                Body::Passing
-            } else {
-                Body::Held(whole)
-            };
+        if let Some(whole) = read.whole {
+            let max_buffered = config.edge.max_buffered;
+            let kept = (whole, read.request);
+            hold(ctx, kept, &mut exchange, &mut share, max_buffered);
         }
+        ctx.share = Some(share);
         let drain = config.quota.on_client_gone == OnClientGone::Drain && exchange.is_metered();
         let needs_relay = drain || exchange.waits_differ();
         let replays = read.replays && !(needs_relay && matches!(ctx.body, Body::Held(_)));
@@ -122,6 +105,31 @@ impl Edge {
             Next::Relay { drain }
         })
     }
+}
+
+/// Holds a body that was read whole, with its edits.
+fn hold(
+    ctx: &mut Ctx,
+    (mut whole, request): (Bytes, Option<RequestFacts>),
+    exchange: &mut Exchange,
+    share: &mut Share,
+    max_buffered: usize,
+) {
+    if let Some(request) = request {
+        let Edited {
+            bytes,
+            injected,
+            original,
+        } = edit(whole, request, exchange, share, max_buffered);
+        ctx.strip_usage_chunk = injected;
+        ctx.original = original;
+        whole = bytes;
+    }
+    ctx.body = if whole.is_empty() {
+        Body::Passing
+    } else {
+        Body::Held(whole)
+    };
 }
 
 /// The head's facts, which the request keeps whether it is sound or not; and its deadlines.

@@ -302,15 +302,9 @@ impl Prepared {
             EdgePort::new(router.clone(), parts.desk),
             closing.active(),
         );
-        let options = {
-            let mut options = HttpServerOptions::default();
-            options.h2c = true;
-            options.h2_idle_timeout = Some(std::time::Duration::from_secs(120));
-            options
-        };
         let mut service = ProxyServiceBuilder::new(&server.configuration, proxy)
             .name("edge")
-            .server_options(options)
+            .server_options(edge_options())
             .build();
         for bound in &edge {
             service.add_tcp(&bound.endpoint());
@@ -344,6 +338,13 @@ impl Prepared {
         closing.close();
         Ok(())
     }
+}
+
+fn edge_options() -> HttpServerOptions {
+    let mut options = HttpServerOptions::default();
+    options.h2c = true;
+    options.h2_idle_timeout = Some(std::time::Duration::from_secs(120));
+    options
 }
 
 /// Installs the process's logger; a second call changes only the level.

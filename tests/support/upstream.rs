@@ -68,7 +68,7 @@ impl Upstream {
     }
 
     /// One that answers every request with these bytes until it is told others.
-    pub async fn told(bytes: &str) -> (Self, impl Fn(&str)) {
+    pub async fn told(bytes: &str) -> (Self, impl Fn(&str) + use<>) {
         let words = Arc::new(Mutex::new(bytes.to_owned()));
         let upstream = Self::start(Manner::Told(Arc::clone(&words))).await;
         let tell = move |bytes: &str| *words.lock().unwrap() = bytes.to_owned();

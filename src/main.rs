@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use quota_proxy::cli::{check, demo, fake_upstream, prices, serve};
+use quota_proxy::cli::screen::Screen;
+use quota_proxy::cli::{check, demo, fake_upstream, key, prices, serve, store, usage};
 
 /// An edge proxy for LLM traffic: reserves quota before, meters during and settles exactly once after
 /// every request.
@@ -27,6 +28,13 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Make, list and change keys, through the admin API
+    Key(Box<key::Options>),
+    /// Show what was used, through the admin API
+    Usage(usage::Options),
+    /// Back up the store, or move it
+    #[command(subcommand)]
+    Store(store::Command),
     /// Run a fake OpenAI-, Anthropic- and Gemini-compatible LLM
     FakeUpstream(Box<fake_upstream::Options>),
     /// Try it: fake LLM, proxy and a ready key, nothing to configure
@@ -54,6 +62,9 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Serve(options) => serve::run(&options, &mut err),
         Command::Check { config } => return report(&mut out, check::check(&config)),
+        Command::Key(options) => key::run(&options, &mut Screen::new(&mut out, &mut err)),
+        Command::Usage(options) => usage::run(&options, &mut Screen::new(&mut out, &mut err)),
+        Command::Store(command) => store::run(&command, &mut Screen::new(&mut out, &mut err)),
         Command::FakeUpstream(options) => serve::block_on(fake_upstream::run(*options, &mut out)),
         Command::Demo(options) => demo::run(&options, &mut out),
         Command::Prices(Prices::Import { file, output }) => {

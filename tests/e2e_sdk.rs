@@ -1,6 +1,6 @@
 //! The real, unmodified SDKs of OpenAI and Anthropic, for Python and Node, against the fake and then
 //! through the proxy. The scripts are in `tests/sdk`; what they need is installed once, under `target`.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 use quota_proxy::cli::fake_upstream::Options;
 use serde_json::json;
@@ -9,26 +9,30 @@ mod support;
 
 use support::admin::Key;
 use support::fake::Fake;
-use support::language::{Language, NODE, PYTHON};
 use support::rig::{Rig, chat};
+use support::sdk::{Language, NODE, PYTHON};
 
-fn satisfied_by_the_fake(language: &Language) {
+const PYTHON_SCRIPTS: &[&str] = &["test_openai.py", "test_anthropic.py"];
+const NODE_SCRIPTS: &[&str] = &["openai.mjs", "anthropic.mjs"];
+
+fn satisfied_by_the_fake(language: &Language, scripts: &[&str]) {
     let fake = Fake::start(Options::default());
-    language.run(&[
+    let surroundings = [
         ("BASE_URL", fake.url()),
         ("API_KEY", "sk-anything".to_owned()),
         ("LEDGER_URL", format!("{}/_fake/ledger", fake.url())),
-    ]);
+    ];
+    language.run(scripts, &surroundings);
 }
 
 #[test]
 fn the_fake_satisfies_the_python_sdks() {
-    satisfied_by_the_fake(&PYTHON);
+    satisfied_by_the_fake(&PYTHON, PYTHON_SCRIPTS);
 }
 
 #[test]
 fn the_fake_satisfies_the_node_sdks() {
-    satisfied_by_the_fake(&NODE);
+    satisfied_by_the_fake(&NODE, NODE_SCRIPTS);
 }
 
 /// A key whose only request is spent.
@@ -44,7 +48,7 @@ async fn empty_key(rig: &Rig) -> Key {
     key
 }
 
-async fn through_the_proxy(language: &'static Language) {
+async fn through_the_proxy(language: &'static Language, scripts: &'static [&str]) {
     let rig = Rig::builder()
         .set("edge.max_request_body", json!("2MiB"))
         .start()
@@ -68,10 +72,10 @@ async fn through_the_proxy(language: &'static Language) {
         ("DISABLED_KEY", disabled.secret),
         ("NARROW_KEY", narrow.secret),
     ];
-    let run = tokio::task::spawn_blocking(move || language.run(&surroundings));
+    let run = tokio::task::spawn_blocking(move || language.run(scripts, &surroundings));
     run.await.unwrap();
     // Each script called once with the empty key, and its SDK obeyed `x-should-retry: false`.
-    let calls = language.scripts.len() as u64;
+    let calls = scripts.len() as u64;
     let refused_calls = support::wait::eventually(support::wait::PATIENCE, || async {
         let count = refused(&admin.show(&empty).await) - refused_before;
         support::wait::that(count, |&count| count >= calls)
@@ -81,10 +85,10 @@ async fn through_the_proxy(language: &'static Language) {
 
 #[tokio::test]
 async fn the_python_sdks_work_through_the_proxy() {
-    through_the_proxy(&PYTHON).await;
+    through_the_proxy(&PYTHON, PYTHON_SCRIPTS).await;
 }
 
 #[tokio::test]
 async fn the_node_sdks_work_through_the_proxy() {
-    through_the_proxy(&NODE).await;
+    through_the_proxy(&NODE, NODE_SCRIPTS).await;
 }

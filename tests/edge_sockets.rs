@@ -8,9 +8,9 @@ use serde_json::json;
 mod support;
 
 use support::admin::Key;
-use support::language::PYTHON;
 use support::reader::Reader;
 use support::rig::{Builder, CREDENTIAL, Rig};
+use support::sdk::PYTHON;
 
 /// A rig whose OpenAI pool has one peer at this URL.
 fn reaching(url: &str) -> Builder {

@@ -9,13 +9,13 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Admin;
 use super::failure::Failure;
 use super::pools::peer_states;
-use crate::config::Config;
-use crate::store::{Condition, Store};
+use crate::store::Condition;
 
 pub const SERVICE: &str = "quota-proxy";
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -23,50 +23,86 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How long health and metrics wait for the store: a probe has its own, longer time.
 const STORE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// `GET /`.
-pub fn root_json() -> Value {
-    json!({
-        "service": SERVICE,
-        "version": VERSION,
-        "status": "running",
-        "documentation": "/admin/docs",
+/// What runs here.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Root {
+    service: &'static str,
+    version: &'static str,
+    /// Always `running`.
+    status: &'static str,
+    /// The path of the interface's description.
+    documentation: &'static str,
+}
+
+/// How the process is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Health {
+    /// `ok`, `degraded` (serving without its store), `draining` or `unavailable`.
+    status: &'static str,
+    service: &'static str,
+    version: &'static str,
+    /// `admin.environment` of the configuration.
+    environment: String,
+}
+
+/// What runs here.
+#[utoipa::path(
+    get, path = "/", tag = "about",
+    responses((status = 200, body = Root)),
+)]
+pub(super) async fn root() -> Json<Root> {
+    Json(Root {
+        service: SERVICE,
+        version: VERSION,
+        status: "running",
+        documentation: "/admin/docs",
     })
 }
 
-/// `GET /health`, `GET /healthz`, on the edge too: 503 while draining or when it cannot serve.
-pub async fn health(store: &dyn Store, config: &Config, draining: bool) -> (u16, Value) {
-    let (status, word) = if draining {
-        (503, "draining")
+/// How the process is; 503 while it drains, or when it cannot serve.
+#[utoipa::path(
+    get, path = "/health", tag = "about",
+    responses((status = 200, body = Health), (status = 503, body = Health)),
+)]
+pub(super) async fn health(State(admin): State<Arc<Admin>>) -> Response {
+    checked(&admin).await
+}
+
+/// How the process is; the same as `/health`.
+#[utoipa::path(
+    get, path = "/healthz", tag = "about",
+    responses((status = 200, body = Health), (status = 503, body = Health)),
+)]
+pub(super) async fn healthz(State(admin): State<Arc<Admin>>) -> Response {
+    checked(&admin).await
+}
+
+async fn checked(admin: &Admin) -> Response {
+    let (code, status) = if admin.state.draining.load(Ordering::Relaxed) {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining")
     } else {
-        let condition = tokio::time::timeout(STORE_PATIENCE, store.condition()).await;
+        let condition = tokio::time::timeout(STORE_PATIENCE, admin.store().condition()).await;
         match condition.unwrap_or(Condition::Away) {
-            Condition::Serving => (200, "ok"),
-            Condition::Degraded => (200, "degraded"),
-            Condition::Away => (503, "unavailable"),
+            Condition::Serving => (StatusCode::OK, "ok"),
+            Condition::Degraded => (StatusCode::OK, "degraded"),
+            Condition::Away => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         }
     };
-    let body = json!({
-        "status": word,
-        "service": SERVICE,
-        "version": VERSION,
-        "environment": config.admin.environment,
-    });
-    (status, body)
+    let health = Health {
+        status,
+        service: SERVICE,
+        version: VERSION,
+        environment: admin.config().admin.environment.clone(),
+    };
+    (code, Json(health)).into_response()
 }
 
-pub(super) async fn root() -> Json<Value> {
-    Json(root_json())
-}
-
-pub(super) async fn health_answer(State(admin): State<Arc<Admin>>) -> Response {
-    let draining = admin.state.draining.load(Ordering::Relaxed);
-    let config = admin.config();
-    let (status, body) = health(admin.store(), &config, draining).await;
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, Json(body)).into_response()
-}
-
-/// `GET /metrics`. What is held is asked of the store now; a store that is away leaves the last figures.
+/// Metrics in Prometheus' text format. What is held is asked of the store now; a store that is away
+/// leaves the last figures.
+#[utoipa::path(
+    get, path = "/metrics", tag = "about",
+    responses((status = 200, body = String, content_type = "text/plain")),
+)]
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response, Failure> {
     let totals = tokio::time::timeout(STORE_PATIENCE, admin.store().totals()).await;
     if let Ok(Ok(totals)) = totals {

@@ -87,7 +87,7 @@ pub async fn guard(State(admin): State<Arc<Admin>>, mut request: Request, next: 
     response
 }
 
-fn language(headers: &HeaderMap) -> Language {
+pub(super) fn language(headers: &HeaderMap) -> Language {
     let accept = headers.get(ACCEPT_LANGUAGE);
     let accept = accept.and_then(|value| value.to_str().ok());
     accept.map_or(Language::English, Language::preferred)
@@ -196,7 +196,7 @@ async fn holder_of(
     }))
 }
 
-fn unlocked(config: &AdminConfig) -> Result<(), Failure> {
+pub(super) fn unlocked(config: &AdminConfig) -> Result<(), Failure> {
     if has_password(config) || config.token.is_some() {
         return Ok(());
     }

@@ -170,7 +170,7 @@ impl Failure {
     }
 
     /// Writes what is kept from the caller.
-    fn log(&self) {
+    pub(super) fn log(&self) {
         match self {
             Failure::Store(StoreError::Unavailable(why)) => {
                 log::warn!("admin: store unavailable: {why}");

@@ -26,6 +26,11 @@ pub enum Problem {
         near: Option<&'static str>,
         known: Vec<&'static str>,
     },
+    /// What was sent is no JSON, or not the kind that is `allowed`.
+    NotJson {
+        allowed: &'static str,
+        why: String,
+    },
     Words(String),
 }
 
@@ -120,6 +125,15 @@ impl Fault {
             }
             Problem::Unknown { known, .. } => {
                 format!("unknown field, allowed are {}", known.join(", "))
+            }
+            Problem::NotJson { allowed, why } => {
+                let whole = self.field.is_empty();
+                match (zh, whole) {
+                    (true, true) => format!("请求体必须是{}：{why}", chinese(allowed)),
+                    (true, false) => format!("必须是{}：{why}", chinese(allowed)),
+                    (false, true) => format!("the body must be {allowed}: {why}"),
+                    (false, false) => format!("must be {allowed}: {why}"),
+                }
             }
             Problem::Words(words) if zh => chinese(words).to_owned(),
             Problem::Words(words) => words.clone(),

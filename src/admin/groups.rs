@@ -7,23 +7,102 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
+use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::auth::Operator;
 use super::body::{self, Fields, Given};
 use super::failure::Failure;
 use super::query::MAX_PAGE;
-use super::{Admin, audit_entry, usd};
-use crate::quota::{GroupId, Limit, Quotas};
+use super::{Admin, Message, audit_entry, usd};
+use crate::keys::KeyRecord;
+use crate::quota::{GroupId, Limit, Period, Quotas};
 use crate::store::{Freshness, GroupRecord, KeyQuery};
+use crate::time::UnixMs;
 
-type Answer = Result<Json<Value>, Failure>;
+type Answer = Result<Json<GroupItem>, Failure>;
 type Id = Result<Path<String>, PathRejection>;
 
 const NO_GROUP: Failure = Failure::NotFound("Group");
 
+/// A group of keys with quotas that they share.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GroupItem {
+    #[schema(value_type = Uuid)]
+    id: GroupId,
+    name: String,
+    quotas: GroupQuotas,
+    /// Names of pools; empty: all.
+    allowed_pools: Vec<String>,
+    /// Model names or globs; empty: all.
+    allowed_models: Vec<String>,
+    /// Deleted keys are not counted.
+    key_count: usize,
+    #[schema(value_type = String, format = DateTime)]
+    created_at: UnixMs,
+    #[schema(value_type = String, format = DateTime)]
+    updated_at: UnixMs,
+}
+
+/// The quotas of a group.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GroupQuotas {
+    requests: QuotaLimit,
+    tokens: QuotaLimit,
+    usd: QuotaLimit,
+}
+
+/// A limit per window of time.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct QuotaLimit {
+    /// Requests, tokens or USD; 0 is unlimited.
+    #[schema(value_type = f64)]
+    limit: Value,
+    /// `total`, `daily`, `weekly` or `monthly`: UTC, weeks begin on Monday.
+    #[schema(value_type = String)]
+    period: Period,
+}
+
+/// A group to be made, or what to change of one: there `name` may be left out too.
+#[derive(Debug, ToSchema)]
+pub struct GroupBody {
+    /// Required of a new group; unique.
+    #[schema(min_length = 1, max_length = 255)]
+    pub name: Option<String>,
+    pub quotas: Option<QuotasBody>,
+    #[schema(max_items = 1000)]
+    pub allowed_pools: Option<Vec<String>>,
+    #[schema(max_items = 1000)]
+    pub allowed_models: Option<Vec<String>>,
+}
+
+/// Limits to set; null lifts one, what is left out stays.
+#[derive(Debug, ToSchema)]
+pub struct QuotasBody {
+    pub requests: Option<LimitBody>,
+    pub tokens: Option<LimitBody>,
+    pub usd: Option<LimitBody>,
+}
+
+/// A limit to set.
+#[derive(Debug, ToSchema)]
+pub struct LimitBody {
+    /// Whole requests or tokens, or USD with up to 9 decimals; 0 is unlimited.
+    #[schema(minimum = 0)]
+    pub limit: Option<f64>,
+    /// `total`, `daily`, `weekly` or `monthly`.
+    pub period: Option<String>,
+}
+
+/// Makes a group.
+#[utoipa::path(
+    post, path = "/admin/groups", tag = "groups",
+    request_body = GroupBody,
+    responses((status = 200, body = GroupItem)),
+)]
 pub(super) async fn create(
     State(admin): State<Arc<Admin>>,
     Extension(who): Extension<Operator>,
@@ -44,17 +123,35 @@ pub(super) async fn create(
     put(&admin, &who, None, group).await
 }
 
-pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Answer {
+/// All groups.
+#[utoipa::path(
+    get, path = "/admin/groups", tag = "groups",
+    responses((status = 200, body = Vec<GroupItem>)),
+)]
+pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Result<Json<Vec<GroupItem>>, Failure> {
     let groups = admin.store().list_groups().await?;
     let counts = key_counts(&admin).await?;
     Ok(Json(groups.iter().map(|g| item(g, &counts)).collect()))
 }
 
+/// One group.
+#[utoipa::path(
+    get, path = "/admin/groups/{id}", tag = "groups",
+    params(("id" = Uuid, Path, description = "The group's id.")),
+    responses((status = 200, body = GroupItem)),
+)]
 pub(super) async fn show(State(admin): State<Arc<Admin>>, id: Id) -> Answer {
     let group = find(&admin, id).await?;
     Ok(Json(item(&group, &key_counts(&admin).await?)))
 }
 
+/// Changes a group: what is left out stays, null empties or lifts.
+#[utoipa::path(
+    patch, path = "/admin/groups/{id}", tag = "groups",
+    params(("id" = Uuid, Path, description = "The group's id.")),
+    request_body = GroupBody,
+    responses((status = 200, body = GroupItem)),
+)]
 pub(super) async fn change(
     State(admin): State<Arc<Admin>>,
     Extension(who): Extension<Operator>,
@@ -69,12 +166,18 @@ pub(super) async fn change(
     put(&admin, &who, Some(&before), group).await
 }
 
-/// A group that still has keys is not deleted: they would draw on no shared quota from then on.
+/// Deletes a group. One that still has keys is not deleted: they would draw on no shared quota from
+/// then on.
+#[utoipa::path(
+    delete, path = "/admin/groups/{id}", tag = "groups",
+    params(("id" = Uuid, Path, description = "The group's id.")),
+    responses((status = 200, body = Message)),
+)]
 pub(super) async fn delete(
     State(admin): State<Arc<Admin>>,
     Extension(who): Extension<Operator>,
     id: Id,
-) -> Answer {
+) -> Result<Json<Message>, Failure> {
     let group = find(&admin, id).await?;
     let keys = key_counts(&admin).await?.get(&group.id).copied();
     if let Some(keys) = keys {
@@ -83,9 +186,9 @@ pub(super) async fn delete(
     }
     let change = (serde_json::to_value(&*group).ok(), None);
     let subject = group.id.0.to_string();
-    let entry = audit_entry(&admin, &who, "delete group", subject, change);
+    let entry = audit_entry(&admin, &who.0, "delete group", subject, change);
     admin.store().delete_group(group.id, entry).await?;
-    Ok(Json(json!({"message": "Group deleted"})))
+    Ok(Message::of("Group deleted"))
 }
 
 async fn put(
@@ -111,7 +214,7 @@ async fn put(
         before.and_then(|b| serde_json::to_value(b).ok()),
         serde_json::to_value(&group).ok(),
     );
-    let entry = audit_entry(admin, who, what, group.id.0.to_string(), records);
+    let entry = audit_entry(admin, &who.0, what, group.id.0.to_string(), records);
     let group = admin.store().put_group(group, entry).await?;
     Ok(Json(item(&group, &key_counts(admin).await?)))
 }
@@ -176,7 +279,7 @@ fn read_limit(quotas: &mut Fields, name: &'static str, limit: &mut Limit) {
 }
 
 /// Says where a fault of an inner object lies.
-fn within(name: &str) -> impl Fn(Failure) -> Failure + '_ {
+pub(super) fn within(name: &str) -> impl Fn(Failure) -> Failure + '_ {
     move |failure| match failure {
         Failure::Invalid(faults) => {
             Failure::Invalid(faults.into_iter().map(|f| f.within(name)).collect())
@@ -193,22 +296,39 @@ fn set_list(field: &mut Vec<String>, given: Given<Vec<String>>) {
     }
 }
 
-fn item(group: &GroupRecord, counts: &HashMap<GroupId, usize>) -> Value {
+fn item(group: &GroupRecord, counts: &HashMap<GroupId, usize>) -> GroupItem {
     let quotas = group.quotas;
-    json!({
-        "id": group.id,
-        "name": group.name,
-        "quotas": {
-            "requests": quotas.requests,
-            "tokens": quotas.tokens,
-            "usd": {"limit": usd::show(quotas.usd.limit), "period": quotas.usd.period},
+    let limit = |limit: Limit| QuotaLimit {
+        limit: Value::from(limit.limit),
+        period: limit.period,
+    };
+    GroupItem {
+        id: group.id,
+        name: group.name.clone(),
+        quotas: GroupQuotas {
+            requests: limit(quotas.requests),
+            tokens: limit(quotas.tokens),
+            usd: QuotaLimit {
+                limit: usd::show(quotas.usd.limit),
+                period: quotas.usd.period,
+            },
         },
-        "allowed_pools": group.allowed_pools,
-        "allowed_models": group.allowed_models,
-        "key_count": counts.get(&group.id).copied().unwrap_or(0),
-        "created_at": group.created_at,
-        "updated_at": group.updated_at,
-    })
+        allowed_pools: group.allowed_pools.clone(),
+        allowed_models: group.allowed_models.clone(),
+        key_count: counts.get(&group.id).copied().unwrap_or(0),
+        created_at: group.created_at,
+        updated_at: group.updated_at,
+    }
+}
+
+/// The group of this id or name.
+pub(super) async fn named(
+    admin: &Admin,
+    wanted: &str,
+) -> Result<Option<Arc<GroupRecord>>, Failure> {
+    let id = Uuid::try_parse(wanted).ok().map(GroupId);
+    let mut groups = admin.store().list_groups().await?.into_iter();
+    Ok(groups.find(|g| Some(g.id) == id || g.name == wanted))
 }
 
 async fn find(admin: &Admin, id: Id) -> Result<Arc<GroupRecord>, Failure> {
@@ -224,22 +344,32 @@ async fn find(admin: &Admin, id: Id) -> Result<Arc<GroupRecord>, Failure> {
 /// Keys by group, softly deleted ones left out.
 async fn key_counts(admin: &Admin) -> Result<HashMap<GroupId, usize>, Failure> {
     let mut counts = HashMap::new();
-    let mut skip = 0;
-    loop {
-        let page = admin
-            .store()
-            .list_keys(KeyQuery {
-                skip,
-                limit: MAX_PAGE,
-                ..KeyQuery::default()
-            })
-            .await?;
-        for group in page.items.iter().filter_map(|key| key.group) {
+    each_key(admin, |key| {
+        if let Some(group) = key.group {
             *counts.entry(group).or_insert(0) += 1;
         }
+    })
+    .await?;
+    Ok(counts)
+}
+
+/// Shows every key that is not deleted, page by page.
+pub(super) async fn each_key(
+    admin: &Admin,
+    mut show: impl FnMut(&Arc<KeyRecord>),
+) -> Result<(), Failure> {
+    let mut skip = 0;
+    loop {
+        let query = KeyQuery {
+            skip,
+            limit: MAX_PAGE,
+            ..KeyQuery::default()
+        };
+        let page = admin.store().list_keys(query).await?;
+        page.items.iter().for_each(&mut show);
         skip += MAX_PAGE;
         if page.items.is_empty() || skip >= page.total {
-            return Ok(counts);
+            return Ok(());
         }
     }
 }

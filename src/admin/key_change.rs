@@ -51,8 +51,8 @@ impl KeyChange {
             period: fields.take("period", "total, daily, weekly or monthly", |raw| {
                 serde_json::from_str(raw).ok()
             }),
-            tier: tier(fields, tiers),
-            expires_at: expiry(fields, now),
+            tier: tier(fields, "rate_limit_tier", tiers),
+            expires_at: expiry(fields, RELAY_EXPIRY, now),
             allowed_ips: fields.nets("allowed_ips"),
             denied_ips: fields.nets("denied_ips"),
             allowed_origins: fields.list(
@@ -147,28 +147,49 @@ pub fn prefix(fields: &mut Fields) -> Given<String> {
     })
 }
 
-fn tier(fields: &mut Fields, tiers: &BTreeMap<String, Rates>) -> Given<String> {
+/// A tier of the configuration.
+pub fn tier(
+    fields: &mut Fields,
+    name: &'static str,
+    tiers: &BTreeMap<String, Rates>,
+) -> Given<String> {
     let allowed = Allowed::OneOf(tiers.keys().cloned().collect());
-    fields.take("rate_limit_tier", allowed, |raw| {
+    fields.take(name, allowed, |raw| {
         let name: String = serde_json::from_str(raw).ok()?;
         tiers.contains_key(&name).then_some(name)
     })
 }
 
-/// `expires_in_days` from now, or `expires_at`: a time, or a UTC day whose end is meant.
-fn expiry(fields: &mut Fields, now: UnixMs) -> Given<UnixMs> {
-    let days = fields.int("expires_in_days", 1..=MAX_DAYS);
+/// How a dialect says when a key ends: in so many days from now, or at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpiryNames {
+    pub days: &'static str,
+    pub max_days: i64,
+    pub at: &'static str,
+    /// What is said where both are given.
+    pub not_both: &'static str,
+}
+
+const RELAY_EXPIRY: ExpiryNames = ExpiryNames {
+    days: "expires_in_days",
+    max_days: MAX_DAYS,
+    at: "expires_at",
+    not_both: "give it or expires_in_days, not both",
+};
+
+/// A day as the time of the end is meant whole: its last millisecond is the last of the key.
+pub fn expiry(fields: &mut Fields, names: ExpiryNames, now: UnixMs) -> Given<UnixMs> {
+    let days = fields.int(names.days, 1..=names.max_days);
     let allowed = "a time to come such as 2027-01-31T08:00:00Z, or a day such as 2027-01-31";
-    let at = fields.take("expires_at", allowed, |raw| {
+    let at = fields.take(names.at, allowed, |raw| {
         let text: String = serde_json::from_str(raw).ok()?;
-        let end_of_day = day(&text).map(|start| start.plus_ms(DAY_MS));
+        let end_of_day = day(&text).map(|start| start.plus_ms(DAY_MS - 1));
         let at = end_of_day.or_else(|| UnixMs::parse_rfc3339(&text));
         at.filter(|at| *at > now)
     });
     match (days, at) {
         (Given::Value(_), Given::Value(_)) => {
-            let words = "give it or expires_in_days, not both";
-            fields.fault(Fault::words("expires_at", words));
+            fields.fault(Fault::words(names.at, names.not_both));
             Given::Absent
         }
         (Given::Value(days), _) => Given::Value(now.plus_ms(days * DAY_MS)),

@@ -1,16 +1,18 @@
 //! Signing in: passwords, checked few at a time, and what guessing costs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use argon2::Argon2;
-use argon2::password_hash::PasswordVerifier as _;
 use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use axum::Json;
 use axum::extract::{Request, State};
 use base64::Engine as _;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::sync::{OnceCell, Semaphore};
+use utoipa::ToSchema;
 
 use super::auth::{client, credentials};
 use super::backoff::{Backoff, Guesser};
@@ -108,13 +110,57 @@ impl Guard {
         };
         self.hashing(work).await
     }
+
+    /// The argon2id hash of a new password (19 MiB, 2 passes, 1 lane), a PHC string.
+    pub(super) async fn hashed(&self, password: String) -> Result<String, Failure> {
+        let work = move || {
+            let hash: Result<PasswordHash, _> =
+                Argon2::default().hash_password(password.as_bytes());
+            let hash = hash.map_err(|e| format!("a password cannot be hashed: {e}"))?;
+            Ok(hash.to_string())
+        };
+        self.hashing(work).await
+    }
 }
 
-/// `POST /admin/login`, Basic (RFC 7617).
+/// A session that was opened.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Session {
+    /// For `Authorization: Bearer`. A JSON Web Token.
+    access_token: String,
+    /// Always `bearer`.
+    token_type: &'static str,
+    /// Seconds.
+    expires_in: u64,
+}
+
+/// Signs a token for whoever has shown the right password.
+pub(super) async fn open_session(
+    admin: &Admin,
+    holder: &Holder<'_>,
+    ttl: Duration,
+) -> Result<Session, Failure> {
+    let config = admin.config();
+    let sessions = admin.guard.sessions(&config.admin, admin.store()).await?;
+    let access_token = sessions
+        .open(holder, ttl, admin.now())
+        .map_err(|e| Failure::Internal(format!("a session cannot be made: {e}")))?;
+    Ok(Session {
+        access_token,
+        token_type: "bearer",
+        expires_in: ttl.as_secs(),
+    })
+}
+
+/// A session for the operator of the configuration, by Basic authentication (RFC 7617).
+#[utoipa::path(
+    post, path = "/admin/login", tag = "users",
+    responses((status = 200, body = Session)),
+)]
 pub(super) async fn login(
     State(admin): State<Arc<Admin>>,
     request: Request,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Json<Session>, Failure> {
     let config = admin.config();
     let config = &config.admin;
     if !has_password(config) {
@@ -138,15 +184,10 @@ pub(super) async fn login(
         return Err(Failure::Unauthorized(why, BASIC));
     }
     admin.guard.forgive(&guesser);
-    let sessions = admin.guard.sessions(config, admin.store()).await?;
-    let token = sessions
-        .open(&Holder::of_config(config), config.session_ttl, now)
-        .map_err(|e| Failure::Internal(format!("a session cannot be made: {e}")))?;
-    Ok(Json(json!({
-        "access_token": token,
-        "token_type": "bearer",
-        "expires_in": config.session_ttl.as_secs(),
-    })))
+    let holder = Holder::of_config(config);
+    Ok(Json(
+        open_session(&admin, &holder, config.session_ttl).await?,
+    ))
 }
 
 pub(super) fn refused(admin: &Admin, client: ClientAddr, cause: &'static str) {

@@ -9,10 +9,11 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -31,10 +32,14 @@ pub mod body;
 pub mod chinese;
 pub mod edge_port;
 pub mod failure;
+pub mod failure_schema;
 pub mod fault;
 pub mod groups;
 pub mod key_change;
+pub mod key_import;
 pub mod key_item;
+mod key_making;
+pub mod key_schema;
 pub mod keys;
 pub mod listen;
 pub mod login;
@@ -44,7 +49,14 @@ pub mod paths;
 pub mod pools;
 pub mod query;
 pub mod session;
+pub mod sign_in;
+pub mod summary;
+mod trial;
 pub mod usd;
+mod user_change;
+pub mod user_key_item;
+pub mod user_keys;
+pub mod users;
 
 pub use edge_port::EdgePort;
 
@@ -101,36 +113,9 @@ pub fn router(state: AdminState) -> Router {
         state,
         guard: login::Guard::default(),
     });
-    let keys = Router::new()
-        .route("/", post(keys::create).get(keys::list))
-        .route(
-            "/{id}",
-            get(keys::show).patch(keys::change).delete(keys::delete),
-        )
-        .route("/{id}/stats", get(keys::stats))
-        .route("/{id}/disable", post(keys::disable))
-        .route("/{id}/enable", post(keys::enable))
-        .route("/{id}/rotate", post(keys::rotate))
-        .route("/{id}/reset", post(keys::reset));
-    let groups = Router::new()
-        .route("/", post(groups::create).get(groups::list))
-        .route(
-            "/{id}",
-            get(groups::show)
-                .patch(groups::change)
-                .delete(groups::delete),
-        );
     let (described, document) = described().split_for_parts();
     described
-        .merge(openapi::router(document))
-        .route("/", get(about::root))
-        .route("/health", get(about::health_answer))
-        .route("/healthz", get(about::health_answer))
-        .route("/metrics", get(about::metrics))
-        .route("/admin/login", post(login::login))
-        .route("/admin/audit", get(audit::list))
-        .nest("/admin/api-keys", keys)
-        .nest("/admin/groups", groups)
+        .merge(openapi::router(openapi::completed(document)))
         .fallback(async || Failure::NotFound("path"))
         .method_not_allowed_fallback(async || Failure::MethodNotAllowed)
         .layer(from_fn_with_state(admin.clone(), auth::guard))
@@ -140,9 +125,55 @@ pub fn router(state: AdminState) -> Router {
 /// Routes together with their description.
 fn described() -> OpenApiRouter<Arc<Admin>> {
     OpenApiRouter::with_openapi(openapi::document())
-        .routes(routes!(own::quota))
-        .routes(routes!(own::logs))
+        .routes(routes!(about::root))
+        .routes(routes!(about::health))
+        .routes(routes!(about::healthz))
+        .routes(routes!(about::metrics))
+        .merge(own::described())
+        .routes(routes!(login::login))
+        .routes(routes!(sign_in::operator_logout))
+        .routes(routes!(sign_in::register))
+        .routes(routes!(sign_in::login))
+        .routes(routes!(sign_in::me))
+        .routes(routes!(sign_in::logout))
+        .routes(routes!(users::list, users::create))
+        .routes(routes!(users::show, users::change, users::delete))
+        .routes(routes!(user_keys::list, user_keys::create))
+        .routes(routes!(
+            user_keys::show,
+            user_keys::change,
+            user_keys::replace,
+            user_keys::delete
+        ))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::show, keys::change, keys::delete))
+        .routes(routes!(key_import::import))
+        .routes(routes!(keys::stats))
+        .routes(routes!(keys::disable))
+        .routes(routes!(keys::enable))
+        .routes(routes!(keys::rotate))
+        .routes(routes!(keys::reset))
+        .merge(trial::described())
+        .routes(routes!(groups::list, groups::create))
+        .routes(routes!(groups::show, groups::change, groups::delete))
+        .routes(routes!(summary::summary))
         .routes(routes!(pools::list))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::invariants))
+}
+
+/// What was done, in words.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Message {
+    message: String,
+}
+
+impl Message {
+    fn of(text: &str) -> Json<Message> {
+        Json(Message {
+            message: text.to_owned(),
+        })
+    }
 }
 
 fn random_bytes() -> Result<[u8; 32], Failure> {
@@ -154,14 +185,14 @@ fn random_bytes() -> Result<[u8; 32], Failure> {
 /// One line of the audit log. Records are given as JSON, in which no secret or hash of one stands.
 fn audit_entry(
     admin: &Admin,
-    who: &auth::Operator,
+    who: &str,
     what: &str,
     subject: String,
     change: (Option<Value>, Option<Value>),
 ) -> AuditEntry {
     AuditEntry {
         at: admin.now(),
-        who: who.0.clone(),
+        who: who.to_owned(),
         what: what.to_owned(),
         subject,
         before: change.0,

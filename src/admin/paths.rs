@@ -32,7 +32,12 @@ const OWN_KEY: [&str; 6] = [
     "/api/v1/usage",
     "/api/usage",
 ];
-const USER: [&str; 3] = ["/api/v1/api-keys", "/api/auth/me", "/api/auth/logout"];
+const USER: [&str; 4] = [
+    "/api/v1/api-keys",
+    "/api/auth/me",
+    "/api/auth/logout",
+    "/admin/logout",
+];
 /// Paths that belong to the proxy on every port: never forwarded.
 const OURS: [&str; 7] = [
     "/admin",

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use axum::extract::Query as Pairs;
 use http::Uri;
 
+use super::body::not_json;
 use super::failure::Failure;
 use super::fault::{Allowed, Fault, Problem};
 use crate::time::{DAY_MS, UnixMs};
@@ -44,8 +45,8 @@ impl Query {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(query);
         }
-        let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body)
-            .map_err(|e| Failure::invalid(format!("the body must be a JSON object: {e}")))?;
+        let object: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(body).map_err(|e| not_json("a JSON object", &e))?;
         let text = |value: serde_json::Value| match value {
             serde_json::Value::String(text) => Some(text),
             serde_json::Value::Null => None,
@@ -92,7 +93,12 @@ impl Query {
 
     /// `skip` and `limit` of a page.
     pub fn page(&mut self) -> (i64, i64) {
-        let skip = self.int("skip", 0, 0..=i64::from(u32::MAX));
+        self.page_after("skip")
+    }
+
+    /// The same where another name says how many to skip.
+    pub fn page_after(&mut self, skip: &str) -> (i64, i64) {
+        let skip = self.int(skip, 0, 0..=i64::from(u32::MAX));
         let limit = self.int("limit", 100, 1..=MAX_PAGE);
         (skip, limit)
     }
@@ -107,7 +113,7 @@ impl Query {
     }
 
     /// `start_date` and `end_date`: an RFC 3339 instant or a UTC day. A day as the end is meant whole;
-    /// the end that is answered is exclusive.
+    /// the end that is answered is exclusive. An end before the start is a fault.
     pub fn span(&mut self) -> (Option<UnixMs>, Option<UnixMs>) {
         self.span_named("start_date", "end_date")
     }
@@ -115,14 +121,20 @@ impl Query {
     /// The same under other names.
     pub fn span_named(&mut self, since: &str, until: &str) -> (Option<UnixMs>, Option<UnixMs>) {
         let allowed = "a day such as 2026-11-21, or a time such as 2026-11-21T08:00:00Z";
-        let since = self.take(since, allowed, |text| {
+        let start = self.take(since, allowed, |text| {
             day(text).or_else(|| UnixMs::parse_rfc3339(text))
         });
-        let until = self.take(until, allowed, |text| {
-            let whole_day = day(text).map(|start| start.plus_ms(DAY_MS));
-            whole_day.or_else(|| UnixMs::parse_rfc3339(text))
+        let end = self.take(until, allowed, |text| {
+            let whole_day = day(text).map(|start| (start.plus_ms(DAY_MS), true));
+            whole_day.or_else(|| Some((UnixMs::parse_rfc3339(text)?, false)))
         });
-        (since, until)
+        if let (Some(start), Some((end, is_day))) = (start, end)
+            && (start > end || is_day && start == end)
+        {
+            self.faults
+                .push(Fault::words(until, "lies before the start"));
+        }
+        (start, end.map(|(end, _)| end))
     }
 }
 
@@ -166,6 +178,21 @@ mod tests {
         assert_eq!(until.unwrap().to_rfc3339(), "2026-11-22T00:00:00.000Z");
         let (since, _) = query("/a?start_date=2026-11-20T08:00:00%2B02:00").span();
         assert_eq!(since.unwrap().to_rfc3339(), "2026-11-20T06:00:00.000Z");
+    }
+
+    #[test]
+    fn an_end_before_the_start_is_a_fault() {
+        for (since, until, fits) in [
+            ("2026-11-21", "2026-11-21", true),
+            ("2026-11-22", "2026-11-21", false),
+            ("2026-11-21T23:00:00Z", "2026-11-21", true),
+            ("2026-11-21T08:00:00Z", "2026-11-21T08:00:00Z", true),
+            ("2026-11-21T08:00:01Z", "2026-11-21T08:00:00Z", false),
+        ] {
+            let mut q = query(&format!("/a?start_date={since}&end_date={until}"));
+            q.span();
+            assert_eq!(q.finish().is_ok(), fits, "{since} {until}");
+        }
     }
 
     #[test]

@@ -2,10 +2,20 @@
 
 pub mod check;
 mod companion;
+mod csv;
 pub mod demo;
 pub mod fake_upstream;
 mod fleet;
+pub mod key;
+mod key_import;
 pub mod prices;
+mod private_file;
+pub mod remote;
 mod scratch;
+pub mod screen;
 pub mod serve;
+pub mod store;
 mod story;
+mod table;
+pub mod usage;
+mod wire;

@@ -7,6 +7,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use tokio::runtime::Runtime;
+
 use crate::config::{self, Faults, StoreConfig};
 use crate::server;
 
@@ -99,13 +101,17 @@ fn in_background(err: &mut dyn Write) -> io::Result<()> {
 /// # Errors
 /// The future's, or that no runtime could be made, as text.
 pub fn block_on(future: impl Future<Output = io::Result<()>>) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    runtime
-        .and_then(|runtime| runtime.block_on(future))
-        .map_err(text)
+    runtime()?.block_on(future).map_err(text)
+}
+
+/// A small runtime for one command.
+///
+/// # Errors
+/// The system's, as text.
+pub(super) fn runtime() -> Result<Runtime, String> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let built = builder.worker_threads(2).enable_all().build();
+    built.map_err(text)
 }
 
 fn text(fault: impl Display) -> String {

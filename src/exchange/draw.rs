@@ -85,7 +85,7 @@ impl Desk {
         Err(Refusal::StoreUnavailable)
     }
 
-    fn draw_ask(&self, id: Uuid, identity: &Identity, amount: i64, path: &str) -> Ask {
+    pub(super) fn draw_ask(&self, id: Uuid, identity: &Identity, amount: i64, path: &str) -> Ask {
         let config = &self.live.load().config;
         Ask {
             id: ReservationId(id),
@@ -114,7 +114,6 @@ impl Desk {
         }
     }
 
-    /// Settles now, or leaves it to the settler where the store does not answer.
     async fn settle_draw(
         &self,
         grant: &Grant,
@@ -149,6 +148,11 @@ impl Desk {
             further: events.collect(),
             ..Settlement::new(grant.id, charge, event)
         };
+        self.settle_or_hand_over(settlement).await;
+    }
+
+    /// Settles now, or leaves it to the settler where the store does not answer.
+    pub(super) async fn settle_or_hand_over(&self, settlement: Settlement) {
         match self.store.settle(settlement.clone()).await {
             Ok(_) => {}
             Err(StoreError::Unavailable(_)) => self.settler.hand_over(settlement),

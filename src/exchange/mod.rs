@@ -14,6 +14,7 @@ mod close;
 mod draw;
 mod identity;
 mod open;
+mod past;
 pub mod plan;
 mod refusal;
 mod settler;

@@ -185,7 +185,11 @@ fn open_access_log(
         })
 }
 
-fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+/// Opens the configured store. The embedded one belongs to one process at a time.
+///
+/// # Errors
+/// It belongs to another process, or cannot be read. A Redis that is away is none: it may come.
+pub fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
     match &config.store {
         StoreConfig::Embedded {
             path, sync_full, ..

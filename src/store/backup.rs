@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AuditEntry, GroupRecord, KeyActivity, Rollup, UsageEvent, UserRecord};
-use crate::keys::{KeyId, KeyRecord};
+use super::{
+    AuditEntry, GroupRecord, KeyActivity, Rollup, StoreError, StoreResult, UsageEvent, UserRecord,
+};
+use crate::keys::{KeyHash, KeyId, KeyRecord, PreviousSecret};
 use crate::quota::Scope;
 use crate::quota::counters::Count;
 use crate::time::UnixMs;
@@ -21,6 +23,9 @@ pub enum Record {
         at: UnixMs,
         /// Exchanges that ran at that moment: what they held is in no record.
         open_reservations: i64,
+        /// The largest number a key ever had: numbers are never given twice, here or elsewhere.
+        #[serde(default)]
+        last_key_seq: i64,
     },
     Setting {
         name: String,
@@ -61,7 +66,7 @@ pub enum Record {
     Audit {
         entry: AuditEntry,
     },
-    /// The last line: without it a backup is not whole.
+    /// The last line: without it a backup is not whole. `records` came before it.
     End {
         records: u64,
     },
@@ -72,4 +77,65 @@ pub enum Record {
 pub struct PreviousHash {
     pub hash: String,
     pub valid_until: UnixMs,
+}
+
+impl Record {
+    pub fn of_key(record: &KeyRecord, activity: KeyActivity) -> Record {
+        Record::Key {
+            hash: record.hash.to_hex(),
+            previous: record.previous.map(|previous| PreviousHash {
+                hash: previous.hash.to_hex(),
+                valid_until: previous.valid_until,
+            }),
+            record: Box::new(record.clone()),
+            activity,
+        }
+    }
+
+    pub fn of_user(record: &UserRecord) -> Record {
+        Record::User {
+            password_hash: record.password_hash.clone(),
+            record: record.clone(),
+        }
+    }
+}
+
+/// The key of a `Record::Key`, its secrets' hashes put back.
+///
+/// # Errors
+/// `Fault` where a hash is none.
+pub(super) fn key_of_backup(
+    record: &KeyRecord,
+    hash: &str,
+    previous: Option<&PreviousHash>,
+) -> StoreResult<KeyRecord> {
+    let read = |hex: &str| {
+        let no_hash = || StoreError::Fault(format!("key {} has no hash", record.id.0));
+        KeyHash::from_hex(hex).ok_or_else(no_hash)
+    };
+    let previous = previous.map(|previous| -> StoreResult<PreviousSecret> {
+        Ok(PreviousSecret {
+            hash: read(&previous.hash)?,
+            valid_until: previous.valid_until,
+        })
+    });
+    Ok(KeyRecord {
+        hash: read(hash)?,
+        previous: previous.transpose()?,
+        ..record.clone()
+    })
+}
+
+/// Checks the first line of a backup.
+///
+/// # Errors
+/// `Fault` where a newer program wrote it.
+pub(super) fn check_version(version: u32) -> StoreResult<()> {
+    if version > BACKUP_VERSION {
+        return Err(StoreError::Fault(format!(
+            "the backup has version {version}, this program knows up to {BACKUP_VERSION}: use the \
+             newer program"
+        )));
+    }
+    Ok(())
 }

@@ -27,6 +27,7 @@ mod file;
 mod invariants;
 mod record;
 pub mod redis;
+mod span;
 mod usage;
 pub mod usage_log;
 mod usual;
@@ -137,64 +138,36 @@ pub trait Store: Send + Sync + 'static {
     /// Removes the record and its counters for good; usage events and rollups stay.
     async fn delete_key(&self, id: KeyId, audit: AuditEntry) -> StoreResult<()>;
     /// By its number, deleted ones too.
-    async fn key_by_seq(&self, _seq: i64) -> StoreResult<Option<Arc<KeyRecord>>> {
-        Err(StoreError::Fault(String::from("not built")))
-    }
+    async fn key_by_seq(&self, seq: i64) -> StoreResult<Option<Arc<KeyRecord>>>;
     async fn list_keys(&self, query: KeyQuery) -> StoreResult<Page<Arc<KeyRecord>>>;
     async fn activity(&self, id: KeyId) -> StoreResult<KeyActivity>;
     /// Counters and activity of many keys at once, in the order of the claims.
-    async fn key_figures(&self, claims: Vec<ScopeClaim>) -> StoreResult<Vec<KeyFigures>> {
-        let mut figures = Vec::with_capacity(claims.len());
-        for claim in claims {
-            let activity = match claim.scope {
-                Scope::Key(id) => self.activity(id).await?,
-                Scope::Group(_) => KeyActivity::default(),
-            };
-            let standing = self.standing(claim).await?;
-            figures.push(KeyFigures { standing, activity });
-        }
-        Ok(figures)
-    }
+    async fn key_figures(&self, claims: Vec<ScopeClaim>) -> StoreResult<Vec<KeyFigures>>;
 
     // ── users ─────────────────────────────────────────────────────────────────────────────────
-    /// `Conflict` where the id, the name or the address is taken, whatever the case of its letters.
+    /// `Conflict` where the id, the name or the address is taken, whatever the case of its letters: a
+    /// name cannot be another user's address either.
     async fn create_user(
         &self,
-        _record: UserRecord,
-        _audit: AuditEntry,
-    ) -> StoreResult<Arc<UserRecord>> {
-        Err(StoreError::Fault(String::from("not built")))
-    }
-    async fn user(&self, _id: Uuid) -> StoreResult<Option<Arc<UserRecord>>> {
-        Err(StoreError::Fault(String::from("not built")))
-    }
+        record: UserRecord,
+        audit: AuditEntry,
+    ) -> StoreResult<Arc<UserRecord>>;
+    async fn user(&self, id: Uuid) -> StoreResult<Option<Arc<UserRecord>>>;
     /// By name or e-mail address, whatever the case of its letters.
-    async fn user_by_login(&self, _login: &str) -> StoreResult<Option<Arc<UserRecord>>> {
-        Err(StoreError::Fault(String::from("not built")))
-    }
+    async fn user_by_login(&self, login: &str) -> StoreResult<Option<Arc<UserRecord>>>;
     /// As `update_key`; `Conflict` too where the new name or address is taken.
     async fn update_user(
         &self,
-        _record: UserRecord,
-        _audit: AuditEntry,
-    ) -> StoreResult<Arc<UserRecord>> {
-        Err(StoreError::Fault(String::from("not built")))
-    }
+        record: UserRecord,
+        audit: AuditEntry,
+    ) -> StoreResult<Arc<UserRecord>>;
     /// Their keys stay, without an owner's eyes on them.
-    async fn delete_user(&self, _id: Uuid, _audit: AuditEntry) -> StoreResult<()> {
-        Err(StoreError::Fault(String::from("not built")))
-    }
+    async fn delete_user(&self, id: Uuid, audit: AuditEntry) -> StoreResult<()>;
     /// In order of creation.
-    async fn list_users(&self, _skip: i64, _limit: i64) -> StoreResult<Page<Arc<UserRecord>>> {
-        Err(StoreError::Fault(String::from("not built")))
-    }
+    async fn list_users(&self, skip: i64, limit: i64) -> StoreResult<Page<Arc<UserRecord>>>;
     /// Ends a session before its time. It is remembered until `until`, when it is over anyway.
-    async fn end_session(&self, _id: Uuid, _until: UnixMs) -> StoreResult<()> {
-        Err(StoreError::Fault(String::from("not built")))
-    }
-    async fn session_ended(&self, _id: Uuid) -> StoreResult<bool> {
-        Err(StoreError::Fault(String::from("not built")))
-    }
+    async fn end_session(&self, id: Uuid, until: UnixMs) -> StoreResult<()>;
+    async fn session_ended(&self, id: Uuid) -> StoreResult<bool>;
 
     // ── groups ────────────────────────────────────────────────────────────────────────────────
     async fn group(
@@ -261,11 +234,9 @@ pub trait Store: Send + Sync + 'static {
         since_day: &str,
         until_day: &str,
     ) -> StoreResult<Vec<(String, i64)>>;
-    /// Sums, largest `tokens` first, by name where they are equal (days: oldest first). Whole UTC days
-    /// come from the rollups, parts of a day at either end, and end users, from the events.
-    async fn usage_sums(&self, _query: SumQuery) -> StoreResult<Vec<UsageSum>> {
-        Err(StoreError::Fault(String::from("not built")))
-    }
+    /// Sums, in the order of [`SumBy::sort`]. Whole UTC days come from the rollups, parts of a day at
+    /// either end, and end users, from the events.
+    async fn usage_sums(&self, query: SumQuery) -> StoreResult<Vec<UsageSum>>;
     /// Output tokens that 95 % of this key's recent answers of this model stayed below; `None` where
     /// fewer than 20 are known. Cheap: from memory.
     fn usual_output(&self, key: KeyId, model: &str) -> Option<i64>;
@@ -275,19 +246,13 @@ pub trait Store: Send + Sync + 'static {
     // ── the rest ──────────────────────────────────────────────────────────────────────────────
     async fn audit(&self, skip: i64, limit: i64) -> StoreResult<Page<AuditEntry>>;
     /// What must hold of the books, checked now. Reads everything: for operators.
-    async fn invariants(&self) -> StoreResult<Invariants> {
-        Err(StoreError::Fault(String::from("not built")))
-    }
+    async fn invariants(&self) -> StoreResult<Invariants>;
     /// Sends every record, in the order of [`Record`]. Exchanges may go on meanwhile. Ends early, with
     /// no error, where nobody receives any more.
-    async fn export(&self, _records: tokio::sync::mpsc::Sender<Record>) -> StoreResult<()> {
-        Err(StoreError::Fault(String::from("not built")))
-    }
+    async fn export(&self, records: tokio::sync::mpsc::Sender<Record>) -> StoreResult<()>;
     /// Takes in records of a backup, in their order, in as many calls as is handy. What is there
     /// already is replaced by what comes: repeating an import changes nothing twice.
-    async fn import(&self, _records: Vec<Record>) -> StoreResult<()> {
-        Err(StoreError::Fault(String::from("not built")))
-    }
+    async fn import(&self, records: Vec<Record>) -> StoreResult<()>;
     /// A named setting that is made once and then shared: answers what is stored, which is `value`
     /// only where nothing was.
     async fn setting_or_insert(&self, name: &str, value: &str) -> StoreResult<String>;

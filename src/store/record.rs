@@ -62,6 +62,13 @@ impl std::fmt::Debug for UserRecord {
     }
 }
 
+impl UserRecord {
+    /// What they may sign in as, name and address, in the form in which nobody else has it.
+    pub fn logins(&self) -> [String; 2] {
+        [self.username.to_lowercase(), self.email.to_lowercase()]
+    }
+}
+
 /// Which keys to list, in order of creation, softly deleted ones left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyQuery {

@@ -1,5 +1,7 @@
 //! Asking the books what was used: events, and their sums.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::keys::KeyId;
@@ -66,7 +68,7 @@ pub struct SumQuery {
 /// [`Rollup`]; of an error code `calls` and `errors` are known and the others 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct UsageSum {
-    /// The key's id, the model (empty where none was named), the day, the code or the end user.
+    /// The key's id, the model or end user (empty where none was named), the day or the code.
     pub name: String,
     pub calls: i64,
     pub requests: i64,
@@ -77,4 +79,52 @@ pub struct UsageSum {
     pub errors: i64,
     /// All answer times together.
     pub response_time_ms: i64,
+}
+
+impl SumBy {
+    /// Most tokens first, then most calls, then by name; days oldest first.
+    pub fn sort(self, sums: &mut [UsageSum]) {
+        sums.sort_unstable_by(|a, b| {
+            let by_name = a.name.cmp(&b.name);
+            if self == SumBy::Day {
+                return by_name;
+            }
+            let most = b.tokens.cmp(&a.tokens).then(b.calls.cmp(&a.calls));
+            most.then(by_name)
+        });
+    }
+}
+
+/// Sums that come in pieces: of days, of parts of days, of shards.
+#[derive(Debug, Default)]
+pub struct SumsByName(HashMap<String, UsageSum>);
+
+impl SumsByName {
+    /// One more piece of the sum of its name.
+    pub fn add(&mut self, piece: UsageSum) {
+        let Some(sum) = self.0.get_mut(&piece.name) else {
+            self.0.insert(piece.name.clone(), piece);
+            return;
+        };
+        let figures = [
+            (&mut sum.calls, piece.calls),
+            (&mut sum.requests, piece.requests),
+            (&mut sum.tokens, piece.tokens),
+            (&mut sum.prompt_tokens, piece.prompt_tokens),
+            (&mut sum.completion_tokens, piece.completion_tokens),
+            (&mut sum.cost_nano, piece.cost_nano),
+            (&mut sum.errors, piece.errors),
+            (&mut sum.response_time_ms, piece.response_time_ms),
+        ];
+        for (figure, more) in figures {
+            *figure = figure.saturating_add(more);
+        }
+    }
+
+    /// All sums, in the order of `by`.
+    pub fn into_sorted(self, by: SumBy) -> Vec<UsageSum> {
+        let mut sums: Vec<UsageSum> = self.0.into_values().collect();
+        by.sort(&mut sums);
+        sums
+    }
 }

@@ -1,4 +1,4 @@
-//! All metric families, on a registry that a [`Metrics`] owns.
+//! Metric families, on a registry that a [`Metrics`] owns. Those of the books: `store_metrics`.
 //!
 //! An exchange costs a few atomic additions: what it counts into is resolved before (a pool's
 //! counters once per pool, a method and status through a table), never looked up by text.
@@ -9,23 +9,18 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use prometheus::{
-    Counter, CounterVec, Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter,
-    IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Counter, CounterVec, Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
 use super::family::Maker;
 use super::label::{
-    FLAGS, Flag, METHODS, STATUS_SLOTS, STORE_OPS, StoreOp, TOKEN_KINDS, TokenKind,
-    UPSTREAM_OUTCOMES, UpstreamOutcome,
+    FLAGS, Flag, METHODS, STATUS_SLOTS, TOKEN_KINDS, TokenKind, UPSTREAM_OUTCOMES, UpstreamOutcome,
 };
 use super::peers::PeerFamilies;
+use super::store_metrics::StoreFamilies;
 use crate::metering::Usage;
-use crate::quota::{Amounts, NANO_PER_USD};
-
-/// Seconds; from a memory step to a store at its deadline.
-const STORE_BUCKETS: &[f64] = &[
-    0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0,
-];
+use crate::quota::NANO_PER_USD;
 
 /// The counters of one pool, resolved once and kept beside it.
 #[derive(Debug)]
@@ -137,61 +132,6 @@ impl UpstreamFamilies {
     }
 }
 
-/// What the books count into.
-#[derive(Debug)]
-struct StoreFamilies {
-    seconds: [Histogram; STORE_OPS.len()],
-    errors: [IntCounter; STORE_OPS.len()],
-    debt_tokens: IntCounter,
-    reconciled: IntCounter,
-    overrun_requests: IntGauge,
-    overrun_tokens: IntGauge,
-    overrun_usd: Gauge,
-    reservations_open: IntGauge,
-    held_tokens: IntGauge,
-    held_usd: Gauge,
-}
-
-impl StoreFamilies {
-    fn new(make: Maker<'_>) -> Result<Self, prometheus::Error> {
-        let seconds = HistogramOpts::new("store_step_seconds", "Time of a store step.")
-            .buckets(STORE_BUCKETS.to_vec());
-        let seconds = make.keep(HistogramVec::new(seconds, &["op"])?)?;
-        let errors = make.counters("store_errors_total", "Store steps that failed.", &["op"])?;
-        Ok(StoreFamilies {
-            seconds: STORE_OPS.map(|op| seconds.with_label_values(&[op])),
-            errors: STORE_OPS.map(|op| errors.with_label_values(&[op])),
-            debt_tokens: make.counter(
-                "quota_debt_tokens_total",
-                "Tokens used beyond what was held.",
-            )?,
-            reconciled: make.counter(
-                "store_reconciled_exchanges_total",
-                "Exchanges served while the store was away and booked on its return.",
-            )?,
-            overrun_requests: make.gauge(
-                "quota_overrun_requests",
-                "How far keys and groups were over their request limits after the last outage.",
-            )?,
-            overrun_tokens: make.gauge(
-                "quota_overrun_tokens",
-                "How far keys and groups were over their token limits after the last outage.",
-            )?,
-            overrun_usd: make.keep(Gauge::new(
-                "quota_overrun_usd",
-                "How far keys and groups were over their USD limits after the last outage.",
-            )?)?,
-            reservations_open: make
-                .gauge("quota_reservations_open", "Reservations not settled yet.")?,
-            held_tokens: make.gauge("quota_held_tokens", "Tokens held by open reservations.")?,
-            held_usd: make.keep(Gauge::new(
-                "quota_held_usd",
-                "USD held by open reservations.",
-            )?)?,
-        })
-    }
-}
-
 /// Every family of this process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -200,7 +140,7 @@ pub struct Metrics {
     upstream: UpstreamFamilies,
     /// Each peer's state.
     pub peers: PeerFamilies,
-    store: StoreFamilies,
+    pub(super) store: StoreFamilies,
     pools: RwLock<HashMap<String, Arc<PoolMetrics>>>,
     access_log_dropped: IntCounter,
     login_failures: IntCounter,
@@ -290,45 +230,12 @@ impl Metrics {
         self.exchanges.flags[flag as usize].inc();
     }
 
-    /// Tokens that an answer used beyond its hold.
-    pub fn debt(&self, tokens: i64) {
-        if let Ok(tokens @ 1..) = u64::try_from(tokens) {
-            self.store.debt_tokens.inc_by(tokens);
-        }
-    }
-
-    /// Exchanges were booked that had been served while the store was away.
-    pub fn reconciled(&self, exchanges: usize, overrun: Amounts) {
-        self.store.reconciled.inc_by(exchanges as u64);
-        self.store.overrun_requests.set(overrun.requests);
-        self.store.overrun_tokens.set(overrun.tokens);
-        self.store
-            .overrun_usd
-            .set(overrun.nano_usd as f64 / NANO_PER_USD as f64);
-    }
-
-    pub fn store_step(&self, op: StoreOp, took: Duration, ok: bool) {
-        self.store.seconds[op as usize].observe(took.as_secs_f64());
-        if !ok {
-            self.store.errors[op as usize].inc();
-        }
-    }
-
     pub fn exchange_began(&self) {
         self.exchanges.in_flight.inc();
     }
 
     pub fn exchange_ended(&self) {
         self.exchanges.in_flight.dec();
-    }
-
-    /// What the store holds now; asked of it when metrics are read.
-    pub fn held(&self, open: i64, tokens: i64, nano_usd: i64) {
-        self.store.reservations_open.set(open);
-        self.store.held_tokens.set(tokens);
-        self.store
-            .held_usd
-            .set(nano_usd as f64 / NANO_PER_USD as f64);
     }
 
     pub fn access_log_dropped(&self, lines: u64) {
@@ -348,17 +255,17 @@ impl Metrics {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn rendered(act: impl Fn(&Metrics)) -> String {
+    pub(in crate::telemetry) fn rendered(act: impl Fn(&Metrics)) -> String {
         let metrics = Metrics::new().unwrap();
         act(&metrics);
         metrics.render().unwrap()
     }
 
     #[track_caller]
-    fn has(text: &str, line: &str) {
+    pub(in crate::telemetry) fn has(text: &str, line: &str) {
         assert!(text.lines().any(|l| l == line), "no `{line}` in\n{text}");
     }
 
@@ -434,10 +341,6 @@ mod tests {
         let text = rendered(|m| {
             m.refused("insufficient_quota");
             m.flag(Flag::Cut);
-            m.debt(7);
-            m.debt(-7);
-            m.store_step(StoreOp::Refusal, Duration::from_micros(20), false);
-            m.held(3, 400, 1_500_000_000);
             m.peers.healthy("p", "a:1", true);
         });
         has(
@@ -445,15 +348,6 @@ mod tests {
             r#"quota_refusals_total{kind="insufficient_quota"} 1"#,
         );
         has(&text, r#"quota_exchanges_flagged_total{flag="cut"} 1"#);
-        has(&text, "quota_debt_tokens_total 7");
-        has(&text, r#"store_errors_total{op="refusal"} 1"#);
-        has(
-            &text,
-            r#"store_step_seconds_bucket{op="refusal",le="0.00005"} 1"#,
-        );
-        has(&text, "quota_reservations_open 3");
-        has(&text, "quota_held_tokens 400");
-        has(&text, "quota_held_usd 1.5");
         has(&text, r#"upstream_peer_healthy{peer="a:1",pool="p"} 1"#);
         let build = format!(
             r#"quota_proxy_build_info{{version="{}"}} 1"#,

@@ -8,6 +8,7 @@ pub mod label;
 pub mod log;
 pub mod metrics;
 pub mod peers;
+mod store_metrics;
 
 pub use access_log::{AccessLine, AccessLog};
 pub use label::{Flag, StoreOp, TokenKind, UpstreamOutcome};

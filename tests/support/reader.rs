@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::language::PYTHON;
+use super::sdk::PYTHON;
 use super::wait::{PATIENCE, eventually, that};
 
 /// Where Debian puts it; not every `PATH` has it.

@@ -123,7 +123,7 @@ async fn rollups_add_up(mut h: Harness) {
         day: day.to_owned(),
         key: caller.record.id,
         model: String::from("gpt-x"),
-        calls: 0,
+        calls: requests,
         requests,
         tokens,
         prompt_tokens: 3 * requests,

@@ -8,6 +8,7 @@ use super::layout::{Stored, clock_figures};
 use super::link::{Link, Script};
 use super::names::{self, Shard};
 use super::records::{Change, KeyEntry, encode_audit, encode_group, encode_homes, key_text};
+use super::script::script;
 use crate::keys::{KeyHash, KeyId};
 use crate::quota::{GroupId, ReservationId, Scope};
 use crate::store::{AuditEntry, GroupRecord, StoreResult};
@@ -47,35 +48,23 @@ pub(super) enum Put {
     Unfinished,
 }
 
-/// A source that notes what an operator did.
-macro_rules! noting {
-    ($own:literal) => {
-        Script::new(concat!(include_str!("lua/audit.lua"), include_str!($own)))
-    };
-}
-
 impl RecordSteps {
     pub fn new() -> RecordSteps {
         RecordSteps {
-            read: Script::new(include_str!("lua/read.lua")),
-            claim: Script::new(include_str!("lua/claim.lua")),
-            release: Script::new(include_str!("lua/release.lua")),
-            put_key: noting!("lua/put_key.lua"),
-            change: Script::new(include_str!("lua/change.lua")),
-            finished: Script::new(include_str!("lua/finished.lua")),
-            leave: Script::new(include_str!("lua/leave.lua")),
-            arrive: Script::new(include_str!("lua/arrive.lua")),
-            drop: Script::new(include_str!("lua/drop.lua")),
-            put_group: noting!("lua/put_group.lua"),
-            delete_group: noting!("lua/delete_group.lua"),
-            note: noting!("lua/note.lua"),
-            pin: Script::new(include_str!("lua/pin.lua")),
-            pay: Script::new(concat!(
-                include_str!("lua/prelude.lua"),
-                include_str!("lua/close.lua"),
-                include_str!("lua/book.lua"),
-                include_str!("lua/pay.lua")
-            )),
+            read: script!("read"),
+            claim: script!("claim"),
+            release: script!("release"),
+            put_key: script!("audit", "put_key"),
+            change: script!("change"),
+            finished: script!("finished"),
+            leave: script!("leave"),
+            arrive: script!("arrive"),
+            drop: script!("drop"),
+            put_group: script!("audit", "put_group"),
+            delete_group: script!("audit", "delete_group"),
+            note: script!("audit", "note"),
+            pin: script!("pin"),
+            pay: script!("clock", "counters", "close", "book", "pay"),
         }
     }
 
@@ -108,21 +97,24 @@ impl RecordSteps {
         Ok(())
     }
 
-    /// Puts a record in place of the one of version `expected` (0: of none).
+    /// Puts a record in place of the one of version `expected` (0: of none). Without an audit entry it
+    /// is a backup's, and may be a key that was removed for good.
     pub async fn put_key(
         &self,
         link: &Link,
         expected: i64,
         entry: &KeyEntry,
         change: &Change,
-        audit: &AuditEntry,
+        audit: Option<&AuditEntry>,
     ) -> StoreResult<Put> {
         let args = vec![
             expected.to_string().into_bytes(),
             entry.encode()?,
             entry.record.id.0.as_bytes().to_vec(),
             change.encode()?,
-            encode_audit(audit)?,
+            audit.map(encode_audit).transpose()?.unwrap_or_default(),
+            Vec::new(),
+            i64::from(audit.is_none()).to_string().into_bytes(),
         ];
         self.put(link, entry.record.id, args).await
     }
@@ -236,17 +228,20 @@ impl RecordSteps {
         Ok(())
     }
 
-    /// Answers the new version.
+    /// Answers the new version. Without an audit entry it is a backup's, and keeps the version it has
+    /// there if it can.
     pub async fn put_group(
         &self,
         link: &Link,
         record: &GroupRecord,
-        audit: &AuditEntry,
+        audit: Option<&AuditEntry>,
     ) -> StoreResult<i64> {
+        let wanted = audit.map_or(record.version, |_| 0);
         let args = [
             encode_group(record)?,
             Stored::fresh(0).packed(),
-            encode_audit(audit)?,
+            audit.map(encode_audit).transpose()?.unwrap_or_default(),
+            wanted.to_string().into_bytes(),
         ];
         let keys = group_keys(record.id);
         int(&link.run_background(&self.put_group, &keys, &args).await?)

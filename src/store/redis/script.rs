@@ -2,6 +2,20 @@
 
 use redis::{Cmd, ToRedisArgs};
 
+use super::fold::folded;
+
+/// The script of these files of `lua/`, one after the other: what it shares with others first.
+macro_rules! script {
+    ($($file:literal),+) => {
+        crate::store::redis::script::Script::new(concat!($(
+            include_str!(concat!(
+                env!("CARGO_MANIFEST_DIR"), "/src/store/redis/lua/", $file, ".lua"
+            )),
+        )+))
+    };
+}
+pub(super) use script;
+
 /// One server-side step: its Lua source and the SHA-1 by which the server knows it.
 #[derive(Debug)]
 pub(super) struct Script {
@@ -11,9 +25,10 @@ pub(super) struct Script {
 
 impl Script {
     pub(super) fn new(source: &str) -> Self {
+        let source = folded(source);
         Script {
-            source: source.to_owned(),
-            hash: redis::Script::new(source).get_hash().to_owned(),
+            hash: redis::Script::new(&source).get_hash().to_owned(),
+            source,
         }
     }
 

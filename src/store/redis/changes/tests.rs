@@ -63,7 +63,7 @@ async fn begin(edge: &Directory, expected: i64, entry: &KeyEntry, change: &Chang
     let audit = audit("begun");
     let put = edge
         .steps
-        .put_key(&edge.link, expected, entry, change, &audit);
+        .put_key(&edge.link, expected, entry, change, Some(&audit));
     put.await.unwrap()
 }
 
@@ -182,6 +182,7 @@ async fn a_removal_that_stops_is_finished() {
         dropped: vec![record.hash],
         from: Some(Shard::of_key(id)),
         removed: Some(2),
+        owner: None,
     };
     let audit = audit("delete");
     let put = dead

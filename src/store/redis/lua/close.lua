@@ -3,7 +3,8 @@
 -- the windows the hold came from.
 local function close(c, e, taken, numbers)
   turn_windows(c, e.wall)
-  for n, count in ipairs(COUNTS) do
+  for n = 1, 3 do
+    local count = COUNTS[n]
     c[count + BOOKED] = c[count + BOOKED] + e.charged[n]
     if numbers[n] == PRESENT or c[count + NUMBER] == numbers[n] then
       c[count + USED] = c[count + USED] + e.charged[n]

@@ -26,7 +26,7 @@ for n = 1, scopes do
 end
 if not fits then
   for _, c in ipairs(counters) do
-    if c.changed then write_counters(c) end
+    if c[TURNED] then write_counters(c) end
   end
   return 0
 end
@@ -43,5 +43,5 @@ for n, c in ipairs(counters) do
   write_counters(c)
 end
 for n = 1, 3 do r[HOLD + n - 1] = r[HOLD + n - 1] + more[n] end
-write_reservation(r)
+write_reservation(KEYS[1], r)
 return 1

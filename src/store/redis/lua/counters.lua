@@ -1,41 +1,27 @@
--- What every step shares: the layout of counters and reservations, windows, buckets, exact money.
+-- Counters: how they are laid out, their windows and their buckets.
 -- The rules are those of quota::ledger, in doubles: exact up to 2^53, which callers keep to.
 
--- Counters: fields of 8 bytes, big-endian. See counters.rs for the same layout.
+-- Fields of 8 bytes, big-endian: see layout.rs. While a step runs, behind them the name, and whether
+-- what a refusal must not lose has changed.
 local VERSION, RUNNING = 1, 23
 local USED, HELD, BOOKED, PERIOD, START, STOP, NUMBER = 0, 1, 2, 3, 4, 5, 6
 local COUNTS = {2, 9, 16}
+-- In place of a window number: whichever window there is.
+local PRESENT = -1
 local REQUESTS_BUCKET, TOKENS_BUCKET = 24, 27
 local LEVEL, LIMIT, FILLED = 0, 1, 2
 local REQUEST_COUNT, ERROR_COUNT, LAST_USED, EVENTS = 30, 31, 32, 33
+local NAME, TURNED = 34, 35
 local COUNTERS = '>' .. string.rep('i8', 33)
-
--- Reservations: the same, then the subject. See reservation.rs.
-local STATE, GRANTED_OUTPUT, GRANTED_LEFT, GRANTED, HOLD, RATED = 1, 2, 3, 4, 7, 10
-local SCOPES = {11, 15} -- of each: tokens taken (-1: no bucket), three window numbers
-local CHARGED = 19
--- In place of a window number: whichever window there is.
-local PRESENT = -1
-local RESERVATION = '>' .. string.rep('i8', 21)
-local OPEN, SETTLED, EXPIRED, SETTLED_LATE = 0, 1, 2, 3
 
 local PARTS, MOST, MOST_BUCKET = 60000, 9007199254740992, 100000000000
 local DAY = 86400000
-local floor, fmod, min, max = math.floor, math.fmod, math.min, math.max
-
--- The server's clock, unless the caller brings one (tests do).
-local function clock(wall, steady)
-  if wall >= 0 then return wall, steady end
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + floor(time[2] / 1000)
-  return now, now
-end
 
 local function read_counters(key)
   local blob = redis.call('GET', key)
   if not blob then return nil end
   local c = {struct.unpack(COUNTERS, blob)}
-  c.key = key
+  c[NAME] = key
   return c
 end
 
@@ -45,12 +31,11 @@ end
 
 local function write_counters(c)
   local blob = packed(c)
-  redis.call('SET', c.key, blob)
+  redis.call('SET', c[NAME], blob)
   return blob
 end
 
 -- First day of the month of `day` and of the next one, in days since 1970-01-01.
-local LENGTHS = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31}
 local function month_around(day)
   local z = day + 719468
   local era = floor(z / 146097)
@@ -62,7 +47,8 @@ local function month_around(day)
   local month = shifted < 10 and shifted + 3 or shifted - 9
   local year = year_of_era + era * 400 + (month <= 2 and 1 or 0)
   local leap = year % 4 == 0 and (year % 100 ~= 0 or year % 400 == 0)
-  return first, first + LENGTHS[month] + ((month == 2 and leap) and 1 or 0)
+  local lengths = {31, leap and 29 or 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31}
+  return first, first + lengths[month]
 end
 
 -- The window of a period that `wall` lies in; -1 as its end: none.
@@ -96,24 +82,27 @@ local function turn(c, at, period, wall)
     c[at + PERIOD] = period
     c[at + START], c[at + STOP] = window(period, wall)
   end
-  c.changed = true
+  c[TURNED] = true
 end
 
 local function turn_windows(c, wall)
-  for _, at in ipairs(COUNTS) do turn(c, at, c[at + PERIOD], wall) end
+  for n = 1, 3 do
+    local at = COUNTS[n]
+    turn(c, at, c[at + PERIOD], wall)
+  end
 end
 
 -- A bucket is refilled under the limit it had, then goes on under `limit`.
 local function refill(c, at, limit, steady)
   if limit <= 0 then
-    if c[at + LIMIT] > 0 then c.changed = true end
+    if c[at + LIMIT] > 0 then c[TURNED] = true end
     c[at + LEVEL], c[at + LIMIT], c[at + FILLED] = 0, 0, 0
     return
   end
   limit = min(limit, MOST_BUCKET)
   if c[at + LIMIT] == 0 then
     c[at + LEVEL], c[at + LIMIT], c[at + FILLED] = limit * PARTS, limit, steady
-    c.changed = true
+    c[TURNED] = true
     return
   end
   local elapsed = steady - c[at + FILLED]
@@ -123,12 +112,12 @@ local function refill(c, at, limit, steady)
   elseif elapsed < -1000 then
     -- The server's clock was set back: nothing is gained, and nothing waits for the old time.
     c[at + FILLED] = steady
-    c.changed = true
+    c[TURNED] = true
   end
   if limit ~= c[at + LIMIT] then
     c[at + LIMIT] = limit
     c[at + LEVEL] = min(c[at + LEVEL], limit * PARTS)
-    c.changed = true
+    c[TURNED] = true
   end
 end
 
@@ -138,59 +127,4 @@ end
 
 local function give_back(c, at, units)
   c[at + LEVEL] = min(c[at + LEVEL] + units * PARTS, c[at + LIMIT] * PARTS)
-end
-
--- A claim, as it stands in the packed arguments from `at`: version, three limits, three periods,
--- requests and tokens per minute, concurrency.
-local CLAIM = 10
-
-local function refresh(c, a, at, wall, steady)
-  for n, count in ipairs(COUNTS) do turn(c, count, a[at + 3 + n], wall) end
-  refill(c, REQUESTS_BUCKET, a[at + 7], steady)
-  refill(c, TOKENS_BUCKET, a[at + 8], steady)
-end
-
--- What is left of each resource; math.huge where unlimited.
-local function left_of(c, a, at)
-  local left = {}
-  for n, count in ipairs(COUNTS) do
-    local limit = a[at + n]
-    left[n] = limit == 0 and math.huge or limit - c[count + USED] - c[count + HELD]
-  end
-  return left
-end
-
--- Nano-USD for tokens at a price per million, rounded up; exact although the product may not be.
-local function cost_of(tokens, price)
-  if tokens <= 0 or price <= 0 then return 0 end
-  local price_rest = fmod(price, 1000000)
-  local tokens_rest = fmod(tokens, 1000000)
-  local whole = tokens * ((price - price_rest) / 1000000) + ((tokens - tokens_rest) / 1000000) * price_rest
-  return min(whole + math.ceil(tokens_rest * price_rest / 1000000), MOST)
-end
-
--- The most tokens that cost at most `nano`.
-local function tokens_for(nano, price)
-  if price <= 0 or nano == math.huge then return math.huge end
-  nano = max(nano, 0)
-  local rest = fmod(nano, price)
-  local tokens = (nano - rest) / price * 1000000
-  local scaled = rest * 1000
-  local low = fmod(scaled, price)
-  tokens = tokens + (scaled - low) / price * 1000
-  scaled = low * 1000
-  return tokens + (scaled - fmod(scaled, price)) / price
-end
-
-local function read_reservation(key)
-  local blob = redis.call('GET', key)
-  if not blob then return nil end
-  if #blob < 168 then return {SETTLED} end
-  local r = {struct.unpack(RESERVATION, blob)}
-  r.key, r.subject = key, string.sub(blob, 169)
-  return r
-end
-
-local function write_reservation(r)
-  redis.call('SET', r.key, struct.pack(RESERVATION, unpack(r, 1, 21)) .. r.subject)
 end

@@ -1,4 +1,5 @@
-//! Python and Node with packages of their own, installed once, under `target`.
+//! Scripts of other languages, run with what their users install. They are in `tests/sdk`; what they need
+//! is installed once, under `target`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,10 +18,8 @@ pub struct Language {
     installation: &'static [&'static str],
     /// What the installed packages depend on.
     pins: &'static [&'static str],
-    pub scripts: &'static [&'static str],
 }
 
-/// Python, with the packages of `tests/sdk/python`.
 pub const PYTHON: Language = Language {
     name: "python",
     interpreter: "venv/bin/python",
@@ -29,16 +28,13 @@ pub const PYTHON: Language = Language {
         "venv/bin/python -m pip install --quiet --requirement requirements.txt",
     ],
     pins: &["requirements.txt"],
-    scripts: &["test_openai.py", "test_anthropic.py"],
 };
 
-/// Node, with the packages of `tests/sdk/node`.
 pub const NODE: Language = Language {
     name: "node",
     interpreter: "node",
     installation: &["npm ci --ignore-scripts --no-audit --no-fund"],
     pins: &["package.json", "package-lock.json"],
-    scripts: &["openai.mjs", "anthropic.mjs"],
 };
 
 impl Language {
@@ -102,13 +98,13 @@ impl Language {
         }
     }
 
-    /// Runs every script of the language.
+    /// Runs scripts of the folder, one after the other.
     ///
     /// # Panics
     /// One fails; with what it printed.
-    pub fn run(&self, surroundings: &[(&str, String)]) {
+    pub fn run(&self, scripts: &[&str], surroundings: &[(&str, String)]) {
         let folder = self.installed();
-        for script in self.scripts {
+        for script in scripts {
             // Node looks for packages from where the script lies, Python from where it lies itself.
             let (interpreter, place) = match self.name {
                 "python" => (folder.join(self.interpreter), self.sources()),

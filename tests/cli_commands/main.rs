@@ -1,0 +1,18 @@
+//! `quota-proxy key`, `usage` and `store`: the real binary against a real server.
+
+#[cfg(test)]
+#[path = "../support/mod.rs"]
+mod support;
+
+#[cfg(test)]
+mod books;
+#[cfg(test)]
+mod command;
+#[cfg(test)]
+mod import;
+#[cfg(test)]
+mod keys;
+#[cfg(test)]
+mod service;
+#[cfg(test)]
+mod usage;

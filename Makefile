@@ -52,6 +52,7 @@ test-tools: promtool
 	 python3 -c 'import ensurepip' 2>/dev/null || missing="$$missing python3-venv"; \
 	 command -v npm >/dev/null || missing="$$missing nodejs npm"; \
 	 [ -x /usr/sbin/nginx ] || missing="$$missing nginx-light"; \
+	 [ -x /usr/sbin/haproxy ] || missing="$$missing haproxy"; \
 	 command -v sqlite3 >/dev/null || missing="$$missing sqlite3"; \
 	 command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	 command -v curl >/dev/null || missing="$$missing curl"; \

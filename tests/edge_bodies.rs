@@ -159,7 +159,16 @@ async fn send_h2(
 
 #[tokio::test]
 async fn a_json_body_arrives_whole_in_every_size_and_framing() {
-    let rig = Rig::start().await;
+    arrives_whole(Rig::start().await).await;
+}
+
+#[tokio::test]
+async fn a_json_body_arrives_whole_over_http2_too() {
+    let http2 = Rig::builder().set("pools.2.peers.0.http2", json!(true));
+    arrives_whole(http2.start().await).await;
+}
+
+async fn arrives_whole(rig: Rig) {
     let key = rig.admin().key(0).await;
     let mut chance = Chance::from_env();
     let mut sent = 0;

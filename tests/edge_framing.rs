@@ -12,7 +12,8 @@ mod support;
 
 use support::fake::Fake;
 use support::nginx::Nginx;
-use support::rig::{CHAT, CREDENTIAL, Rig, chat};
+use support::reader::Reader;
+use support::rig::{CHAT, CREDENTIAL, Rig, chat, strict_fake};
 use support::upstream::sha256;
 use support::wait::{PATIENCE, eventually, that};
 
@@ -354,27 +355,49 @@ async fn http2_uploads_leave_the_upstream_connection_clean() {
     );
 }
 
-#[tokio::test]
-async fn nginx_reads_what_we_forward_as_we_do() {
-    let fake = Fake::start(Options {
-        require_credential: Some(CREDENTIAL.to_owned()),
-        ..Options::default()
-    });
-    let nginx = Nginx::start(&fake.url()).await;
+/// Attacks through a proxy before the server at `url`, which read as many good requests as were
+/// answered, and nothing else.
+async fn reads_as_we_do(url: &str, lines: impl Fn() -> Vec<String>) {
     let rig = Rig::builder()
         .set(
             "pools.2.peers",
-            json!([{"url": nginx.url, "credential": CREDENTIAL}]),
+            json!([{"url": url, "credential": CREDENTIAL}]),
         )
         .start()
         .await;
     let key = rig.admin().key(0).await.secret;
     let served = attack(&rig, &key).await;
-    let lines = eventually(PATIENCE, || async {
-        that(nginx.lines(), |lines| lines.len() as u64 >= served)
+    let read = eventually(PATIENCE, || async {
+        that(lines(), |lines| lines.len() as u64 >= served)
     })
     .await;
-    assert_eq!(lines.len() as u64, served, "{lines:?}");
+    assert_eq!(read.len() as u64, served, "{read:?}");
     let expected = format!("200 POST {CHAT}");
-    assert!(lines.iter().all(|line| *line == expected), "{lines:?}");
+    assert!(read.iter().all(|line| *line == expected), "{read:?}");
+}
+
+#[tokio::test]
+async fn nginx_reads_what_we_forward_as_we_do() {
+    let fake = Fake::start(strict_fake());
+    let nginx = Nginx::start(&fake.url()).await;
+    reads_as_we_do(&nginx.url, || nginx.lines()).await;
+}
+
+#[tokio::test]
+async fn haproxy_reads_what_we_forward_as_we_do() {
+    let fake = Fake::start(strict_fake());
+    let haproxy = Reader::haproxy(&fake.url()).await;
+    reads_as_we_do(&haproxy.url, || haproxy.requests()).await;
+}
+
+#[tokio::test]
+async fn h11_reads_what_we_forward_as_we_do() {
+    let h11 = Reader::h11().await;
+    reads_as_we_do(&h11.url, || h11.requests()).await;
+}
+
+#[tokio::test]
+async fn node_reads_what_we_forward_as_we_do() {
+    let node = Reader::node().await;
+    reads_as_we_do(&node.url, || node.requests()).await;
 }

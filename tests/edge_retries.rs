@@ -46,9 +46,13 @@ const WAYS: [usize; 4] = [0, 1, 2, 3];
 
 /// Two peers in a fixed order: `first`, then the first fake.
 fn two_peers(first: &str) -> Builder {
+    two_peers_over(first, false)
+}
+
+fn two_peers_over(first: &str, http2: bool) -> Builder {
     let peers = json!([
-        {"url": first, "credential": CREDENTIAL},
-        {"url": "{fake0}", "credential": CREDENTIAL},
+        {"url": first, "credential": CREDENTIAL, "http2": http2},
+        {"url": "{fake0}", "credential": CREDENTIAL, "http2": http2},
     ]);
     Rig::builder()
         .set("pools.2.peers", peers)
@@ -98,6 +102,23 @@ async fn after_a_429() {
         .fake(failing("status=429"))
         .start()
         .await;
+    second_peer_gets_it(&rig, 0).await;
+}
+
+#[tokio::test]
+async fn after_a_429_over_http2() {
+    let rig = two_peers_over("{fake1}", true)
+        .fake(Options::default())
+        .fake(failing("status=429"))
+        .start()
+        .await;
+    second_peer_gets_it(&rig, 0).await;
+}
+
+#[tokio::test]
+async fn after_a_refused_connection_over_http2() {
+    let (_closed, url) = refusing();
+    let rig = two_peers_over(&url, true).start().await;
     second_peer_gets_it(&rig, 0).await;
 }
 

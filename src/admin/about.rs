@@ -13,6 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::failure::Failure;
+use super::pools::peer_states;
 use super::{Admin, AdminState};
 use crate::store::{Condition, Store};
 
@@ -116,13 +117,8 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response,
         metrics.held(totals.open_reservations, held.tokens, held.nano_usd);
     }
     metrics.settlements_waiting(desk.settler.waiting());
-    metrics.forget_peers();
-    for pool in desk.live.load().pools.all() {
-        for peer in &pool.peers {
-            let in_rotation = !peer.health.is_cooling(admin.now());
-            metrics.peer_health(&pool.config.name, &peer.name, in_rotation);
-        }
-    }
+    let peers = peer_states(&desk.live.load().pools, admin.now());
+    metrics.peers.show(peers);
     let text = metrics.render();
     let text = text.map_err(|e| Failure::Internal(format!("metrics cannot be shown: {e}")))?;
     let kind = "text/plain; version=0.0.4; charset=utf-8";

@@ -46,6 +46,7 @@ pub mod login;
 pub mod openapi;
 pub mod own;
 pub mod paths;
+pub mod pools;
 pub mod query;
 pub mod session;
 pub mod sign_in;
@@ -156,6 +157,7 @@ fn described() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(groups::list, groups::create))
         .routes(routes!(groups::show, groups::change, groups::delete))
         .routes(routes!(summary::summary))
+        .routes(routes!(pools::list))
         .routes(routes!(audit::list))
         .routes(routes!(audit::invariants))
 }

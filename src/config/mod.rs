@@ -6,8 +6,8 @@
 //! ```
 //!
 //! `document` knows YAML and nothing of us; `section` asks the tree field by field and notes what is
-//! wrong; `scalar` makes a value of one text; `check`, `edge`, `storage`, `pools`, `alerts` and
-//! `price_table` name our fields, their defaults and their rules, each once.
+//! wrong; `scalar` makes a value of one text; `check`, `edge`, `storage`, `pools`, `peers`,
+//! `authorities`, `alerts` and `price_table` name our fields, their defaults and their rules, each once.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,12 +23,14 @@ use crate::quota::{Admission, Rates};
 use crate::store::LostReservation;
 
 mod alerts;
+mod authorities;
 mod check;
 mod document;
 mod edge;
 mod env;
 mod error;
 mod load;
+mod peers;
 mod pools;
 mod price_table;
 mod reload;
@@ -39,6 +41,7 @@ mod storage;
 mod url;
 
 pub use alerts::{AlertsConfig, SmtpConfig, WebhookConfig, WebhookFormat};
+pub use authorities::Authorities;
 pub use env::Env;
 pub use error::{Fault, Faults, Notice, Place};
 pub use load::{DEFAULT_FILE, FILE_VARIABLE, Loaded, load, parse};
@@ -222,8 +225,10 @@ pub struct PoolConfig {
     /// Globs; the first pool with a match serves.
     pub models: Vec<String>,
     pub aliases: BTreeMap<String, String>,
+    /// Pools to try when this one cannot serve; `None`: the others that serve the model.
+    pub fallback: Option<Vec<String>>,
     pub balance: Balance,
-    /// Attempts in all, the first one included.
+    /// Attempts within this pool, the first one included.
     pub attempts: u32,
     pub retry_on: Vec<RetryOn>,
     pub cooldown_failures: u32,
@@ -243,6 +248,12 @@ pub struct PeerConfig {
     pub port: u16,
     /// `/openai`, or empty.
     pub base_path: String,
+    /// Whether HTTP/2 is offered, and over TLS negotiated; over plain TCP it is then spoken as it is.
+    pub http2: bool,
+    /// The name that its certificate must have; `None`: the host's.
+    pub sni: Option<String>,
+    /// Who may vouch for its certificate; `None`: the public authorities.
+    pub ca: Option<Arc<Authorities>>,
     pub credential: Option<SecretText>,
     pub headers: Vec<(String, SecretText)>,
     pub weight: u32,

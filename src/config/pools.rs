@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::peers::peers;
 use super::scalar::{choice, duration, duration_in, glob, text, url_path, whole};
-use super::secret::SecretText;
-use super::section::{Field, LATER, Section};
-use super::url::endpoint;
-use super::{Balance, HealthCheck, PeerConfig, PoolConfig, RetryOn, Timeouts};
+use super::section::{Field, Section};
+use super::{Balance, HealthCheck, PoolConfig, RetryOn, Timeouts};
 use crate::metering::Dialect;
 
 /// Reads `pools`.
@@ -20,8 +19,10 @@ pub fn pools(root: &mut Section<'_>) -> Vec<Arc<PoolConfig>> {
     }
     let mut names: BTreeMap<String, String> = BTreeMap::new();
     let mut pools = Vec::new();
+    let mut fallbacks = Vec::new();
     for field in &fields {
-        let pool = pool(field.section());
+        let (pool, fallback) = pool(field.section());
+        fallbacks.push(fallback);
         let path = field.at.path.clone();
         if let Some(first) = names.get(&pool.name) {
             let message = format!(
@@ -32,12 +33,45 @@ pub fn pools(root: &mut Section<'_>) -> Vec<Arc<PoolConfig>> {
         } else if !pool.name.is_empty() {
             names.insert(pool.name.clone(), path);
         }
-        pools.push(Arc::new(pool));
+        pools.push(pool);
     }
-    pools
+    for (at, field) in fallbacks.into_iter().enumerate() {
+        let named = field.map(|field| fallback(&field, &pools[at], &pools));
+        pools[at].fallback = named;
+    }
+    pools.into_iter().map(Arc::new).collect()
 }
 
-fn pool(mut section: Section<'_>) -> PoolConfig {
+/// The pools that `own` falls back to: each is there, is another one, and speaks the same dialect.
+fn fallback(field: &Field<'_>, own: &PoolConfig, pools: &[PoolConfig]) -> Vec<String> {
+    let expected = || {
+        let fits = |pool: &&PoolConfig| pool.name != own.name && pool.dialect == own.dialect;
+        let names: Vec<&str> = pools
+            .iter()
+            .filter(fits)
+            .map(|pool| pool.name.as_str())
+            .collect();
+        match names.as_slice() {
+            [] => String::from("expected none: no other pool has this pool's dialect"),
+            names => format!(
+                "expected another pool of this pool's dialect: {}",
+                names.join(", ")
+            ),
+        }
+    };
+    let known = |name: &str| {
+        let fits = |pool: &&PoolConfig| {
+            pool.name == name && pool.name != own.name && pool.dialect == own.dialect
+        };
+        let found = pools.iter().find(fits);
+        found.map(|pool| pool.name.clone()).ok_or_else(expected)
+    };
+    let items = field.items();
+    items.iter().filter_map(|item| item.value(&known)).collect()
+}
+
+/// A pool, and what it falls back to, which can be read when all pools are known.
+fn pool(mut section: Section<'_>) -> (PoolConfig, Option<Field<'_>>) {
     let name = section.need("name", "a name of its own for the pool", text);
     let dialects = &[
         ("openai", Dialect::OpenAi),
@@ -53,6 +87,7 @@ fn pool(mut section: Section<'_>) -> PoolConfig {
         dialect: dialect.unwrap_or(Dialect::OpenAi),
         models: section.list("models", Vec::new(), glob),
         aliases: section.field("aliases").map_or_else(BTreeMap::new, aliases),
+        fallback: None,
         balance,
         attempts,
         retry_on,
@@ -74,8 +109,9 @@ fn pool(mut section: Section<'_>) -> PoolConfig {
             "a list of the models it serves, such as [\"gpt-*\"]",
         );
     }
+    let fallback = section.field("fallback");
     section.finish();
-    pool
+    (pool, fallback)
 }
 
 fn balance(section: &mut Section<'_>) -> Balance {
@@ -113,7 +149,6 @@ fn cooldown(section: &mut Section<'_>) -> (u32, Duration) {
 }
 
 fn health_check(field: Field<'_>) -> HealthCheck {
-    field.at.notice(LATER);
     let mut section = field.section();
     let path = section.need("path", "a path such as /v1/models", url_path);
     let check = HealthCheck {
@@ -134,12 +169,6 @@ fn timeouts(mut section: Section<'_>) -> Timeouts {
         first_byte: section.or("first_byte", Duration::from_secs(120), duration),
         idle: section.or("idle", Duration::from_secs(120), duration),
     };
-    if timeouts.first_byte != timeouts.idle {
-        // Pingora's `read_timeout` knows no phases.
-        section
-            .at
-            .notice("one read time-out rules head and body: the longer of first_byte and idle");
-    }
     section.finish();
     timeouts
 }
@@ -206,120 +235,4 @@ fn path_glob(path: &str) -> Result<String, String> {
         .ok()
         .filter(|path| path.starts_with('/'))
         .ok_or_else(|| String::from("expected a path or a pattern of paths such as /v1/files*"))
-}
-
-fn peers(section: &mut Section<'_>, balance: Balance) -> Vec<PeerConfig> {
-    let fields = section.items("peers");
-    if section.lacks("peers") {
-        section.missing(
-            "peers",
-            "at least one, such as [{url: https://api.openai.com}]",
-        );
-    }
-    let made = fields
-        .iter()
-        .filter_map(|field| peer(field.section(), balance));
-    made.collect()
-}
-
-fn peer(mut section: Section<'_>, balance: Balance) -> Option<PeerConfig> {
-    let url = match section.field("url") {
-        // What is wrong may be a password in the URL.
-        Some(field) if may_hold_secret(&field) => field.hidden(endpoint),
-        Some(field) => field.value(endpoint),
-        None => {
-            section.missing("url", "a URL such as https://api.openai.com");
-            None
-        }
-    };
-    let weight = section.or("weight", 1, whole(1, 1_000_000));
-    let uses_weight = !matches!(balance, Balance::RoundRobin | Balance::Fallback);
-    if let Some(field) = section
-        .field("weight")
-        .filter(|_| weight > 1 && !uses_weight)
-    {
-        field
-            .at
-            .fault("has no effect with this balance; set balance: weighted, or take it out");
-    }
-    let credential = section
-        .field("credential")
-        .and_then(|field| field.hidden(credential))
-        .flatten();
-    let headers = section.field("headers").map_or_else(Vec::new, headers);
-    section.later("account");
-    let account = section.get("account", text);
-    section.finish();
-    let url = url?;
-    Some(PeerConfig {
-        tls: url.tls,
-        host: url.host,
-        port: url.port,
-        base_path: url.path,
-        credential,
-        headers,
-        weight,
-        account,
-    })
-}
-
-fn may_hold_secret(field: &Field<'_>) -> bool {
-    use super::document::Value;
-    matches!(&field.node.value, Value::Scalar { text, .. } if text.contains(['@', '?', '#']))
-}
-
-/// A provider's secret, as it can stand in a header; an empty one is none.
-fn credential(text: &str) -> Result<Option<SecretText>, String> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    if text.chars().all(|c| c.is_ascii_graphic()) {
-        return Ok(Some(SecretText::new(text)));
-    }
-    Err(String::from(
-        "expected a credential without spaces, line breaks or letters beyond ASCII",
-    ))
-}
-
-fn headers(field: Field<'_>) -> Vec<(String, SecretText)> {
-    let mut headers = Vec::new();
-    for (name, field) in field.named() {
-        if let Err(expected) = header_name(name) {
-            field.at.fault(expected);
-            continue;
-        }
-        if let Some(value) = field.hidden(header_value) {
-            headers.push((name.to_ascii_lowercase(), value));
-        }
-    }
-    headers
-}
-
-fn header_name(name: &str) -> Result<(), &'static str> {
-    // RFC 9110, section 7.6.1: these belong to one connection, and the proxy writes them itself.
-    const OWN: [&str; 9] = [
-        "connection",
-        "content-length",
-        "host",
-        "keep-alive",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "proxy-connection",
-    ];
-    if OWN.contains(&name.to_ascii_lowercase().as_str()) {
-        return Err("is written by the proxy itself; take it out");
-    }
-    match name.parse::<http::HeaderName>() {
-        Ok(_) => Ok(()),
-        Err(_) => Err("is no name of a header, expected one such as x-org"),
-    }
-}
-
-fn header_value(text: &str) -> Result<SecretText, String> {
-    match http::HeaderValue::from_str(text) {
-        Ok(_) => Ok(SecretText::new(text)),
-        Err(_) => Err(String::from("expected one line of visible text")),
-    }
 }

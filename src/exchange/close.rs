@@ -1,6 +1,7 @@
 //! The end of an exchange: what happened, what it used, what that costs, and one settlement.
 
 use super::Exchange;
+use super::stream::SWITCHED;
 use crate::config::OnClientGone;
 use crate::metering::{Usage, cap, settle_usage};
 use crate::quota::{Amounts, Charge, Settled, Standing};
@@ -94,24 +95,33 @@ impl Exchange {
         )
     }
 
-    fn answered_well(&self) -> bool {
-        (200..300).contains(&self.status) && self.body_begun
+    fn is_success(&self) -> bool {
+        (200..300).contains(&self.status) || self.status == SWITCHED
     }
 
     /// Whether anything is charged at all.
     fn counts(&self, end: End) -> bool {
         match end {
             End::Failed => false,
-            End::Answered => (200..300).contains(&self.status),
-            End::UpstreamBroke => self.answered_well(),
+            End::Answered => self.is_success(),
+            End::UpstreamBroke => self.is_success() && self.body_begun,
             // The provider has the request: it works, and bills, whether or not somebody listens.
             End::ClientGone | End::Dropped if self.status == 0 => self.sent.is_some(),
-            End::ClientGone | End::Dropped | End::Cut => (200..300).contains(&self.status),
+            End::ClientGone | End::Dropped | End::Cut => self.is_success(),
         }
     }
 
     fn reckon(&self, end: End) -> Reckoned {
         let input_estimate = self.subject.input_tokens;
+        if let Some(socket) = self.socket.as_ref().filter(|_| self.counts(end)) {
+            let usage = socket.usage();
+            return Reckoned {
+                usage,
+                estimated: false,
+                capped: false,
+                nano_usd: self.price.cost(&usage),
+            };
+        }
         if !self.counts(end) || !self.endpoint.generates() {
             return Reckoned {
                 usage: Usage::default(),
@@ -135,7 +145,7 @@ impl Exchange {
             };
         };
         let model = self
-            .route
+            .route()
             .upstream_model
             .as_deref()
             .or(self.subject.model.as_deref());
@@ -191,7 +201,7 @@ impl Exchange {
         event.request_method.clone_from(&self.subject.method);
         event.request_path.clone_from(&self.subject.path);
         event.model.clone_from(&self.subject.model);
-        event.pool.clone_from(&self.subject.pool);
+        event.pool = Some(self.route().pool.config.name.clone());
         event.end_user.clone_from(&self.subject.end_user);
         event.peer = self.peer().map(|peer| peer.name.clone());
         let standing = self.grant.standings.first();
@@ -275,7 +285,7 @@ impl Drop for Ended {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if let Some(last) = self.tried.last() {
+        if let Some(last) = self.failover.peer() {
             last.health.end();
         }
         if !self.closed {

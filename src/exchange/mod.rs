@@ -29,10 +29,12 @@ use arc_swap::ArcSwap;
 use crate::config::Config;
 use crate::keys::KeyRecord;
 use crate::metering::price::Price;
-use crate::metering::{Dialect, Endpoint, Meter};
+use crate::metering::{Dialect, Endpoint, Meter, SocketMeter};
 use crate::quota::{Grant, ScopeClaim, Subject};
 use crate::store::Store;
-use crate::upstream::{Peer, Pools, Route};
+use crate::time::UnixMs;
+use crate::upstream::failover::Need;
+use crate::upstream::{Failover, Peer, Pools, Route};
 
 pub use close::{Closed, End, Ended};
 pub use draw::{DrawItem, DrawRequest, Drawn};
@@ -44,6 +46,15 @@ pub use stream::Verdict;
 
 use stream::Hold;
 
+/// An attempt that brought no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptFailure {
+    pub pool: String,
+    pub peer: String,
+    /// The word that metrics use for it.
+    pub reason: &'static str,
+}
+
 /// What may change while the process runs, as one consistent whole.
 #[derive(Debug)]
 pub struct Live {
@@ -53,7 +64,13 @@ pub struct Live {
 
 impl Live {
     pub fn new(config: Arc<Config>) -> Self {
-        let pools = Pools::new(&config.pools);
+        let pools = Pools::new(&config.pools, None);
+        Live { config, pools }
+    }
+
+    /// By a new configuration; what is known of peers that stay is kept.
+    pub fn changed(&self, config: Arc<Config>) -> Self {
+        let pools = Pools::new(&config.pools, Some(&self.pools));
         Live { config, pools }
     }
 }
@@ -78,7 +95,7 @@ pub struct Exchange {
     pub key: Arc<KeyRecord>,
     pub endpoint: Endpoint,
     pub dialect: Dialect,
-    pub route: Route,
+    failover: Failover,
     pub grant: Grant,
     pub subject: Arc<Subject>,
     /// The output bound per choice to send upstream instead of the client's, where clamping shrank it.
@@ -92,7 +109,7 @@ pub struct Exchange {
     started: Instant,
     request_size: i64,
     // What happened since.
-    tried: Vec<Arc<Peer>>,
+    failures: Vec<AttemptFailure>,
     sent: Option<Instant>,
     status: u16,
     first_byte_ms: Option<i64>,
@@ -101,49 +118,85 @@ pub struct Exchange {
     encoded: bool,
     client_left: bool,
     meter: Option<Meter>,
+    /// Of an answer that became a WebSocket.
+    socket: Option<SocketMeter>,
     closed: bool,
 }
 
 impl Exchange {
-    /// The next peer to try; `None` when every peer was tried or the pool's attempts are used up.
-    /// `again` repeats the last one: its pooled connection turned out to be stale.
-    pub fn attempt(&mut self, now: crate::time::UnixMs, again: bool) -> Option<Arc<Peer>> {
-        if let (true, Some(last)) = (again, self.tried.last()) {
+    /// The next peer to try; `None` when all is tried. `again` repeats the last one: its pooled
+    /// connection turned out to be stale. Another pool may come into use by it.
+    pub fn attempt(&mut self, now: UnixMs, again: bool) -> Option<Arc<Peer>> {
+        if let (true, Some(last)) = (again, self.failover.peer()) {
             return Some(Arc::clone(last));
         }
-        if self.tried.len()
-            >= usize::try_from(self.route.pool.config.attempts).unwrap_or(usize::MAX)
-        {
-            return None;
-        }
+        let last = self.failover.peer().cloned();
         let (key_hash, _) = self.key.id.0.as_u64_pair();
-        let tried = |peer: &Peer| {
-            self.tried
-                .iter()
-                .any(|t| t.name == peer.name && std::ptr::eq(&**t, peer))
+        let need = Need {
+            tokens: self.grant.held.tokens,
+            key_hash,
         };
-        let peer = self.route.pool.next_peer(tried, key_hash, now)?;
-        if let Some(last) = self.tried.last() {
+        let peer = self.failover.next(need, now)?;
+        if let Some(last) = last {
             last.health.end();
         }
         peer.health.begin();
-        self.tried.push(Arc::clone(&peer));
+        let prices = &self.desk.live.load().config.prices;
+        (self.price, self.price_known) = open::price_of(prices, self.route(), &self.subject);
         Some(peer)
+    }
+
+    /// Where it goes now.
+    pub fn route(&self) -> &Route {
+        self.failover.route()
+    }
+
+    /// Whether another pool may come into use, for which the body must be made anew.
+    pub fn may_change_pool(&self) -> bool {
+        self.failover.has_others()
+    }
+
+    /// Whether a pool that may serve allows other times to the first byte and between two pieces.
+    pub fn waits_differ(&self) -> bool {
+        self.failover.routes().any(|route| {
+            let timeouts = &route.pool.config.timeouts;
+            timeouts.first_byte != timeouts.idle
+        })
+    }
+
+    /// From now on no other pool comes into use: its body could not be made.
+    pub fn stay_in_pool(&mut self) {
+        self.failover.stay();
     }
 
     /// The peer that serves, or served last.
     pub fn peer(&self) -> Option<&Arc<Peer>> {
-        self.tried.last()
+        self.failover.peer()
     }
 
     /// Whether another peer could still be tried.
     pub fn may_try_another(&self) -> bool {
-        let attempts = usize::try_from(self.route.pool.config.attempts).unwrap_or(usize::MAX);
-        self.tried.len() < attempts.min(self.route.pool.peers.len())
+        self.failover.may_try_another()
+    }
+
+    /// Notes that the last attempt failed; `reason` is the word that metrics use for it.
+    pub fn failed(&mut self, reason: &'static str) {
+        if let Some(peer) = self.failover.peer() {
+            self.failures.push(AttemptFailure {
+                pool: self.route().pool.config.name.clone(),
+                peer: peer.name.clone(),
+                reason,
+            });
+        }
+    }
+
+    /// The attempts that failed, in their order: at most as many as there are peers.
+    pub fn failures(&self) -> &[AttemptFailure] {
+        &self.failures
     }
 
     pub fn attempts(&self) -> usize {
-        self.tried.len()
+        self.failover.attempts()
     }
 
     /// The request's head has gone to a peer: from here on a provider may bill it.

@@ -9,13 +9,14 @@ use super::identity::refuse_store;
 use super::plan::{Demand, Plan};
 use super::stream::Hold;
 use super::{CallerFacts, Desk, Exchange, Identity, Live, Refusal};
-use crate::config::{Config, OnOverrun};
+use crate::config::{Config, OnOverrun, Prices};
 use crate::keys::KeyRecord;
+use crate::metering::price::Price;
 use crate::metering::{Dialect, Endpoint};
 use crate::quota::{Ask, LimitKind, ReservationId, Reserved, ScopeClaim, Shortage, Subject};
 use crate::store::UsageEvent;
 use crate::time::UnixMs;
-use crate::upstream::{Route, RouteFault};
+use crate::upstream::{Failover, Route, RouteFault};
 
 /// How often a key that changes under our hands is looked up anew before the store is called faulty.
 pub(super) const KEY_CHANGES: usize = 4;
@@ -59,8 +60,8 @@ impl Desk {
         let live = self.live.load();
         let mut identity = request.identity.clone();
         for attempt in 0..KEY_CHANGES {
-            let route = match admit_and_route(&live, &request, &identity) {
-                Ok(route) => route,
+            let routes = match admit_and_route(&live, &request, &identity) {
+                Ok(routes) => routes,
                 // Nobody is turned away by a record that may have changed since.
                 Err(_) if attempt == 0 => {
                     identity = self
@@ -70,7 +71,7 @@ impl Desk {
                 }
                 Err(refusal) => return Err(refusal),
             };
-            let draft = Draft::new(&live, &request, &identity, route, self);
+            let draft = Draft::new(&live, &request, &identity, routes, self);
             let ask = draft.ask(&live.config, &request);
             match self.store.reserve(ask).await.map_err(refuse_store)? {
                 Reserved::Granted(grant) => {
@@ -112,12 +113,12 @@ fn admit_and_route(
     live: &Live,
     request: &OpenRequest<'_>,
     identity: &Identity,
-) -> Result<Route, Refusal> {
+) -> Result<Failover, Refusal> {
     identity.admit(request.caller, request.model, UnixMs::now())?;
     route(live, request, identity)
 }
 
-fn route(live: &Live, request: &OpenRequest<'_>, identity: &Identity) -> Result<Route, Refusal> {
+fn route(live: &Live, request: &OpenRequest<'_>, identity: &Identity) -> Result<Failover, Refusal> {
     if request.endpoint == Endpoint::Unmetered
         && !live.config.edge.allow_unmetered
         && identity.has_spend_quota()
@@ -135,8 +136,18 @@ fn route(live: &Live, request: &OpenRequest<'_>, identity: &Identity) -> Result<
     let allowed = |pool: &str| identity.may_use_pool(pool);
     let found = match request.model {
         Some(model) => live.pools.by_model(model, request.dialect, allowed),
-        None => live.pools.by_path(request.path, request.dialect, allowed),
+        None => live
+            .pools
+            .by_path(request.path, request.dialect, allowed)
+            .map(|route| vec![route]),
     };
+    let found = found.and_then(|mut routes| {
+        if routes.is_empty() {
+            return Err(RouteFault::NoPoolForModel);
+        }
+        let first = routes.remove(0);
+        Ok(Failover::new(first, routes))
+    });
     let model = || request.model.unwrap_or_default().to_owned();
     found.map_err(|fault| match fault {
         RouteFault::NoPoolForModel => Refusal::NoPoolForModel { model: model() },
@@ -151,11 +162,11 @@ fn route(live: &Live, request: &OpenRequest<'_>, identity: &Identity) -> Result<
 /// Everything decided before the reserve; becomes an exchange when it is granted.
 struct Draft {
     key: Arc<KeyRecord>,
-    route: Route,
+    failover: Failover,
     subject: Arc<Subject>,
     scopes: Vec<ScopeClaim>,
     group_version: Option<i64>,
-    price: crate::metering::price::Price,
+    price: Price,
     price_known: bool,
     plan: Plan,
 }
@@ -165,39 +176,35 @@ impl Draft {
         live: &Live,
         request: &OpenRequest<'_>,
         identity: &Identity,
-        route: Route,
+        failover: Failover,
         desk: &Desk,
     ) -> Draft {
         let key = Arc::clone(&identity.key);
-        let priced_as = route
-            .upstream_model
-            .as_deref()
-            .or(request.model)
-            .unwrap_or_default();
-        let (price, price_known) = live.config.prices.of(priced_as);
         let usual = request
             .model
             .and_then(|model| desk.store.usual_output(key.id, model));
-        let plan = Plan::new(
-            request.endpoint,
-            &request.demand,
-            &price,
-            &live.config.quota,
-            usual,
-        );
+        let plan_of = |route: &Route| {
+            let (price, _) = price_as(&live.config.prices, route, request.model);
+            let (demand, quota) = (&request.demand, &live.config.quota);
+            Plan::new(request.endpoint, demand, &price, quota, usual)
+        };
+        let plan = plan_of(failover.route());
+        // The hold must bear whichever pool serves in the end.
+        let plan = failover.routes().map(plan_of).fold(plan, Plan::dearer);
+        let (price, price_known) = price_as(&live.config.prices, failover.route(), request.model);
         let subject = Arc::new(Subject {
             key: key.id,
             request_id: request.id.simple().to_string(),
             method: request.method.to_owned(),
             path: request.path.to_owned(),
             model: request.model.map(str::to_owned),
-            pool: Some(route.pool.config.name.clone()),
+            pool: Some(failover.route().pool.config.name.clone()),
             end_user: request.end_user.map(str::to_owned),
             input_tokens: plan.input_tokens,
         });
         Draft {
             key,
-            route,
+            failover,
             subject,
             scopes: identity.scopes(&live.config),
             group_version: identity.group.as_ref().map(|group| group.version),
@@ -252,7 +259,7 @@ impl Draft {
             key: self.key,
             endpoint: request.endpoint,
             dialect: request.dialect,
-            route: self.route,
+            failover: self.failover,
             hold: Arc::new(Hold::new(grant.output_tokens)),
             grant,
             subject: self.subject,
@@ -263,7 +270,7 @@ impl Draft {
             tops_up,
             started: request.started,
             request_size: request.request_size,
-            tried: Vec::new(),
+            failures: Vec::new(),
             sent: None,
             status: 0,
             first_byte_ms: None,
@@ -272,9 +279,21 @@ impl Draft {
             encoded: false,
             client_left: false,
             meter: None,
+            socket: None,
             closed: false,
         }
     }
+}
+
+/// What a route's model costs, and whether that is known.
+fn price_as(prices: &Prices, route: &Route, model: Option<&str>) -> (Price, bool) {
+    let upstream = route.upstream_model.as_deref();
+    prices.of(upstream.or(model).unwrap_or_default())
+}
+
+/// The same for an exchange that runs.
+pub(super) fn price_of(prices: &Prices, route: &Route, subject: &Subject) -> (Price, bool) {
+    price_as(prices, route, subject.model.as_deref())
 }
 
 fn refuse_shortage(shortage: Box<Shortage>) -> Refusal {

@@ -80,6 +80,17 @@ impl Plan {
         }
     }
 
+    /// At the higher of both prices; all else is the same whoever serves.
+    pub fn dearer(self, other: Plan) -> Plan {
+        Plan {
+            fixed_nano_usd: self.fixed_nano_usd.max(other.fixed_nano_usd),
+            output_nano_per_million: self
+                .output_nano_per_million
+                .max(other.output_nano_per_million),
+            ..self
+        }
+    }
+
     /// The bound per choice to send upstream, where clamping shrank what the client may get.
     pub fn clamped_bound(&self, admission: Admission, grant: &Grant, choices: i64) -> Option<i64> {
         let bearable = grant.output_tokens.saturating_add(grant.output_left);

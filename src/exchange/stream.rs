@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Exchange;
-use crate::metering::{Meter, MeterSetup};
+use crate::metering::{Meter, MeterSetup, SocketMeter};
 use crate::quota::{Amounts, cost_of};
 use crate::store::StoreError;
 
 /// Estimates of produced text err; a stream is cut only when it is this far beyond its hold.
 const SLACK_TOKENS: i64 = 32;
+
+/// The status of an answer that becomes a WebSocket (RFC 6455 section 1.3).
+pub(super) const SWITCHED: u16 = 101;
 
 /// How long a top-up is tried where the store does not answer, and the pause between two tries.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -48,7 +51,8 @@ pub enum Verdict {
 }
 
 impl Exchange {
-    /// The head of an answer arrived. Informational heads (1xx) are not passed here.
+    /// The head of an answer arrived. Informational heads (1xx) are not passed here, save for the one
+    /// that opens a WebSocket.
     pub fn answered(
         &mut self,
         status: u16,
@@ -60,6 +64,7 @@ impl Exchange {
         self.encoded = !matches!(content_encoding.trim(), "" | "identity");
         let elapsed = i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX);
         self.first_byte_ms = Some(elapsed);
+        self.socket = (status == SWITCHED).then(SocketMeter::default);
         let metered = self.is_metered() && (200..300).contains(&status);
         self.meter = metered.then(|| {
             Meter::new(MeterSetup {
@@ -81,6 +86,9 @@ impl Exchange {
     pub fn passes(&mut self, chunk: &Bytes, end: bool) -> Verdict {
         self.body_begun |= !chunk.is_empty() || end;
         self.response_size += i64::try_from(chunk.len()).unwrap_or(0);
+        if let Some(socket) = &mut self.socket {
+            socket.push(chunk);
+        }
         let Some(meter) = &mut self.meter else {
             return Verdict::Forward;
         };

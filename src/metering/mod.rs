@@ -36,6 +36,7 @@ mod tokenizer;
 pub mod usage;
 mod values;
 mod walk;
+mod websocket;
 
 pub use endpoint::{classify, dialect_of_path};
 pub use estimate::{cap, count_tokens, estimate_input, settle_usage};
@@ -44,3 +45,4 @@ pub use multipart::multipart_model;
 pub use request::{BodyFault, RequestFacts, read_request};
 pub use splice::{Edits, include_usage_missing, splice};
 pub use usage::{Dialect, Endpoint, Usage};
+pub use websocket::SocketMeter;

@@ -10,6 +10,7 @@ use super::body::Body;
 use super::budget::Share;
 use super::busy::Gathered;
 use super::cut::Cutting;
+use super::edit::Original;
 use super::facts::Facts;
 use super::relay;
 use crate::exchange::Exchange;
@@ -27,6 +28,8 @@ pub struct Ctx {
     pub key: Option<Arc<KeyRecord>>,
     pub model: Option<String>,
     pub body: Body,
+    /// The client's own body, from which another pool's is made.
+    pub original: Option<Original>,
     pub share: Option<Share>,
     pub request_size: usize,
     pub exchange: Option<Exchange>,
@@ -39,7 +42,8 @@ pub struct Ctx {
     pub gathered: Option<Gathered>,
     /// Status and code of what was answered here.
     pub refused: Option<(u16, &'static str)>,
-    pub client_gone: relay::ClientGone,
+    pub line: Arc<relay::Line>,
+    pub way_back: Option<relay::WayBack>,
     /// The exchange lives in an inner request; nothing is left to log here.
     pub relayed: bool,
     _active: ActiveRequest,
@@ -63,6 +67,7 @@ impl Ctx {
             key: None,
             model: None,
             body: Body::Passing,
+            original: None,
             share: None,
             request_size: 0,
             exchange: None,
@@ -71,7 +76,8 @@ impl Ctx {
             cutting: Cutting::default(),
             gathered: None,
             refused: None,
-            client_gone: relay::ClientGone::default(),
+            line: Arc::default(),
+            way_back: None,
             relayed: false,
             _active: active,
         }

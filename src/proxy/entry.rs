@@ -8,15 +8,14 @@ use pingora::proxy::Session;
 
 use super::body::{self, Body, Bounds};
 use super::budget::Share;
+use super::edit::{Edited, edit};
 use super::facts::Facts;
 use super::{Ctx, Edge};
 use crate::admin::paths::is_ours;
 use crate::config::{Config, OnClientGone};
 use crate::exchange::plan::Demand;
 use crate::exchange::{Exchange, Identity, OpenRequest, Refusal};
-use crate::metering::{
-    Dialect, Edits, Endpoint, RequestFacts, include_usage_missing, read_request, splice,
-};
+use crate::metering::{Dialect, Endpoint, RequestFacts, read_request};
 use crate::time::UnixMs;
 
 /// Longest time one piece of an answer may take to be taken by the client.
@@ -79,34 +78,25 @@ impl Edge {
         }
         let mut share = Share::none(&self.budget);
         let read = read_body(session, facts, config, &mut share, &mut ctx.body).await?;
-        ctx.share = Some(share);
         ctx.request_size = read.whole.as_ref().map_or(0, Bytes::len);
         ctx.model.clone_from(&read.model);
         let endpoint = match &read.request {
             Some(request) if request.background => Endpoint::Unmetered,
             _ => facts.endpoint,
         };
-        let exchange = self
+        let mut exchange = self
             .desk
             .open(open_request(ctx, facts, identity, endpoint, &read))
             .await?;
-        let whole = read.whole.map(|whole| match &read.request {
-            Some(request) => {
-                let (edited, injected) = edit(whole, request, &exchange);
-                ctx.strip_usage_chunk = injected;
-                edited
-            }
-            None => whole,
-        });
-        if let Some(whole) = whole {
-            ctx.body = if whole.is_empty() {
-                Body::Passing
-            } else {
-                Body::Held(whole)
-            };
+        if let Some(whole) = read.whole {
+            let max_buffered = config.edge.max_buffered;
+            let kept = (whole, read.request);
+            hold(ctx, kept, &mut exchange, &mut share, max_buffered);
         }
+        ctx.share = Some(share);
         let drain = config.quota.on_client_gone == OnClientGone::Drain && exchange.is_metered();
-        let replays = read.replays && !(drain && matches!(ctx.body, Body::Held(_)));
+        let needs_relay = drain || exchange.waits_differ();
+        let replays = read.replays && !(needs_relay && matches!(ctx.body, Body::Held(_)));
         ctx.exchange = Some(exchange);
         self.metrics.exchange_began();
         Ok(if replays {
@@ -115,6 +105,31 @@ impl Edge {
             Next::Relay { drain }
         })
     }
+}
+
+/// Holds a body that was read whole, with its edits.
+fn hold(
+    ctx: &mut Ctx,
+    (mut whole, request): (Bytes, Option<RequestFacts>),
+    exchange: &mut Exchange,
+    share: &mut Share,
+    max_buffered: usize,
+) {
+    if let Some(request) = request {
+        let Edited {
+            bytes,
+            injected,
+            original,
+        } = edit(whole, request, exchange, share, max_buffered);
+        ctx.strip_usage_chunk = injected;
+        ctx.original = original;
+        whole = bytes;
+    }
+    ctx.body = if whole.is_empty() {
+        Body::Passing
+    } else {
+        Body::Held(whole)
+    };
 }
 
 /// The head's facts, which the request keeps whether it is sound or not; and its deadlines.
@@ -204,7 +219,9 @@ async fn read_body(
         };
         return Ok(Read {
             request: None,
-            model: peeked.model,
+            model: peeked
+                .model
+                .or_else(|| facts.socket.as_ref()?.model.clone()),
             whole,
             replays: peeked.whole.is_none(),
         });
@@ -241,28 +258,4 @@ async fn read_body(
 pub(super) fn broken_off(session: &mut Session, refusal: Refusal) -> Refusal {
     session.set_keepalive(None);
     refusal
-}
-
-/// The three edits of SPEC section 3, step 2; true where `include_usage` was put in.
-fn edit(whole: Bytes, request: &RequestFacts, exchange: &Exchange) -> (Bytes, bool) {
-    let include_usage = exchange.is_metered() && include_usage_missing(request);
-    let bound = bound_field(exchange).zip(exchange.clamped_bound);
-    let edits = Edits {
-        include_usage,
-        output_bound: bound,
-        model: exchange.route.upstream_model.as_deref(),
-    };
-    (splice(whole, request, &edits), include_usage)
-}
-
-/// The field that a clamp adds where the client set no bound (SPEC section 2, `output_bound`); `None`
-/// where no field rules the length of the answer.
-fn bound_field(exchange: &Exchange) -> Option<&str> {
-    match exchange.endpoint {
-        Endpoint::ChatCompletions => Some(&exchange.route.pool.config.output_bound),
-        Endpoint::Responses => Some("max_output_tokens"),
-        Endpoint::Completions | Endpoint::Messages => Some("max_tokens"),
-        Endpoint::GeminiGenerate => Some("maxOutputTokens"),
-        _ => None,
-    }
 }

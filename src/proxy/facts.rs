@@ -29,6 +29,14 @@ pub struct Facts {
     pub language: Language,
     pub content_type: String,
     pub expects_continue: bool,
+    /// It asks for a WebSocket, with the model in its query.
+    pub socket: Option<SocketFacts>,
+}
+
+/// What the head of a request for a WebSocket says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SocketFacts {
+    pub model: Option<String>,
 }
 
 impl Facts {
@@ -40,13 +48,16 @@ impl Facts {
             .client_addr()
             .and_then(|addr| addr.as_inet())
             .map(|addr| addr.ip());
+        let socket = opens_websocket(head).then(|| SocketFacts {
+            model: query_model(head.uri.query().unwrap_or_default()),
+        });
         let mut facts = Facts {
             caller: CallerFacts {
                 hash: None,
                 ip: peer_ip.map(|ip| client_ip(head, ip, trusted_proxies)),
                 origin: text(head, "origin").map(str::to_owned),
             },
-            endpoint: if opens_websocket(head) {
+            endpoint: if socket.is_some() {
                 // Whatever its path, what is said in there is not seen here.
                 Endpoint::Unmetered
             } else {
@@ -59,6 +70,7 @@ impl Facts {
             content_type: text(head, "content-type").unwrap_or_default().to_owned(),
             expects_continue: text(head, "expect")
                 .is_some_and(|v| v.eq_ignore_ascii_case("100-continue")),
+            socket,
         };
         let sound = sound_head(head)
             .and_then(|()| caller_key(head))
@@ -78,6 +90,16 @@ impl Facts {
 
 fn opens_websocket(head: &RequestHeader) -> bool {
     text(head, "upgrade").is_some_and(|value| value.to_ascii_lowercase().contains("websocket"))
+}
+
+/// The model that a query names; with percent escapes it is none that a pool could know.
+fn query_model(query: &str) -> Option<String> {
+    let named = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("model="));
+    named
+        .filter(|model| !model.is_empty() && !model.contains(['%', '+']))
+        .map(str::to_owned)
 }
 
 /// A header's value where there is exactly one and it is text.

@@ -1,7 +1,6 @@
 //! The end of a request: failures told to the client, the exchange closed, one line and its metrics.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use pingora::proxy::Session;
@@ -12,7 +11,7 @@ use crate::exchange::{Closed, End, Exchange, RefusedFacts};
 use crate::metering::Usage;
 use crate::quota::Settled;
 use crate::store::UsageEvent;
-use crate::telemetry::access_log::AccessLine;
+use crate::telemetry::access_log::{AccessLine, FailedAttempt};
 use crate::telemetry::event::{ExchangeEnded, Refused};
 use crate::telemetry::label::Flag;
 use crate::time::UnixMs;
@@ -67,7 +66,7 @@ impl Edge {
             .or((end == End::Cut).then_some("QUOTA_EXCEEDED"));
         let error = code.map(|code| (code, e.map_or("", |e| e.etype().as_str())));
         // One whose answer was drained ended well, and yet nobody was there to read it.
-        if ctx.client_gone.load(Ordering::Acquire) {
+        if ctx.line.client_is_gone() {
             exchange.client_left();
         }
         let must_count = exchange.must_count_text();
@@ -83,6 +82,9 @@ impl Edge {
         } else {
             exchange.ended(end, error)
         };
+        if let Some(outcome) = retry::last_outcome(end, ended.exchange.status()) {
+            self.attempt_ended(&ended.exchange, outcome, "after its head");
+        }
         let closed = ended.settle().await;
         self.metrics.exchange_ended();
         if let Some(closed) = closed {
@@ -91,9 +93,12 @@ impl Edge {
     }
 
     fn end_of(&self, exchange: &Exchange, e: Option<&Error>, ctx: &Ctx) -> End {
-        let gone = ctx.client_gone.load(Ordering::Acquire);
+        let gone = ctx.line.client_is_gone();
+        let late = ctx.line.pace.is_late();
         match e {
             _ if ctx.cutting.is_cut() => End::Cut,
+            Some(_) if late && exchange.body_has_begun() => End::UpstreamBroke,
+            Some(_) if late => End::Failed,
             Some(e) if *e.esource() == ErrorSource::Downstream && !retry::is_status(e) => {
                 End::ClientGone
             }
@@ -135,7 +140,7 @@ impl Edge {
             _ => 0,
         };
         let usage = usage_of(&event);
-        let pool = self.metrics.pool(&exchange.route.pool.config.name);
+        let pool = self.metrics.pool(&exchange.route().pool.config.name);
         let millis = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
         ExchangeEnded {
             took: ctx.started.elapsed(),
@@ -154,6 +159,7 @@ impl Edge {
                 pool: event.pool.map(Arc::from),
                 peer: event.peer.map(Arc::from),
                 attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+                failed_attempts: failed_attempts(exchange),
                 prompt_tokens: event.prompt_tokens,
                 completion_tokens: event.completion_tokens,
                 cached_tokens: event.cached_tokens,
@@ -218,6 +224,16 @@ impl Edge {
         }
         .emit(&self.metrics, self.access_log.as_deref());
     }
+}
+
+fn failed_attempts(exchange: &Exchange) -> Vec<FailedAttempt> {
+    let failures = exchange.failures().iter();
+    let shown = failures.map(|failure| FailedAttempt {
+        pool: failure.pool.clone(),
+        peer: failure.peer.clone(),
+        reason: failure.reason,
+    });
+    shown.collect()
 }
 
 fn usage_of(event: &UsageEvent) -> Usage {

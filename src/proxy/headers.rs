@@ -7,7 +7,7 @@ use pingora::proxy::Session;
 
 use super::busy::Gathered;
 use super::facts::query_without_key;
-use super::{Ctx, Edge, local, retry};
+use super::{Ctx, Edge, local};
 use crate::exchange::Exchange;
 use crate::metering::Dialect;
 use crate::quota::money::dollars;
@@ -17,7 +17,7 @@ use crate::upstream::Peer;
 
 /// What a client may send that is no business of a provider: its key, and where it came from.
 /// The organization and project would choose which of the operator's accounts pays.
-const NOT_FORWARDED: [&str; 14] = [
+const NOT_FORWARDED: [&str; 15] = [
     "authorization",
     "x-api-key",
     "x-goog-api-key",
@@ -32,6 +32,8 @@ const NOT_FORWARDED: [&str; 14] = [
     "x-forwarded-proto",
     "x-real-ip",
     "expect",
+    // What a WebSocket compresses could not be read for its usage.
+    "sec-websocket-extensions",
 ];
 
 /// What a provider sends that speaks of the operator's account, not of the caller's key; and which
@@ -78,12 +80,12 @@ impl Edge {
             let chunked = session.req_header().version == http::Version::HTTP_11;
             ctx.gathered = Some(Gathered::begin(head, chunked)?);
         }
+        match head.status.as_u16() {
+            429 => {}
+            500.. => self.book_failure(exchange),
+            _ => self.book_success(exchange),
+        }
         if let Some(peer) = exchange.peer() {
-            match head.status.as_u16() {
-                429 => {}
-                500.. => retry::book_failure(exchange),
-                _ => peer.health.succeeded(),
-            }
             scrub_answer(head, peer);
         }
         let origin = ctx

@@ -3,7 +3,7 @@
 //! | phase | file |
 //! |---|---|
 //! | `request_filter` | `facts` (head), `entry` (body, then the exchange is opened), `local` (answered here), `relay` |
-//! | `upstream_peer` | `peer` |
+//! | `upstream_peer` | `peer`; `edit` makes the body of another pool |
 //! | `upstream_request_filter` | `headers` |
 //! | `request_body_filter` | `body` |
 //! | `fail_to_connect`, `error_while_proxy`, `upstream_response_filter` | `retry` |
@@ -13,17 +13,20 @@
 //! | `logging` | `finish`: the exchange is closed, one line and its metrics |
 
 mod active;
+pub mod ask;
 mod body;
 mod budget;
 mod busy;
 mod ctx;
 mod cut;
+mod edit;
 mod entry;
 mod facts;
 mod finish;
 mod headers;
 mod local;
 mod models;
+mod pace;
 mod peer;
 mod relay;
 mod reply;
@@ -63,6 +66,7 @@ pub struct Edge {
     metrics: Arc<Metrics>,
     access_log: Option<Arc<AccessLog>>,
     addresses: peer::Addresses,
+    trust: peer::Trust,
     budget: Arc<Budget>,
     models: models::ModelLists,
     port: EdgePort,
@@ -82,6 +86,7 @@ impl Edge {
             metrics,
             access_log,
             addresses: peer::Addresses::default(),
+            trust: peer::Trust::default(),
             budget: Budget::new(),
             models: models::ModelLists::default(),
             port,
@@ -178,7 +183,7 @@ impl ProxyHttp for Edge {
             Ok(Next::Relay { drain }) => {
                 let inner = std::mem::replace(ctx, Box::new(Ctx::new(self.active.enter())));
                 ctx.relayed = true;
-                relay::run(session, inner, drain).await.map(|()| true)
+                self.relay(session, inner, drain).await.map(|()| true)
             }
             Err(refusal) => self.refuse(session, ctx, &refusal).await.map(|()| true),
         }
@@ -190,34 +195,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Self::CTX,
     ) -> Result<Box<HttpPeer>> {
         trip::wire(session, "upstream_peer");
-        let again = std::mem::take(&mut ctx.same_peer_again);
-        let exchange = ctx.exchange.as_mut().ok_or_else(Self::no_peer)?;
-        let peer = exchange
-            .attempt(UnixMs::now(), again)
-            .ok_or_else(Self::no_peer)?;
-        let address = self
-            .addresses
-            .of(&peer, exchange.attempts())
-            .await
-            .map_err(|fault| {
-                log::warn!("a peer's name leads nowhere: {}", fault.0);
-                retry::book_failure(exchange);
-                let mut error =
-                    Error::explain(ErrorType::ConnectNoRoute, "the peer's name leads nowhere")
-                        .into_up();
-                error.set_retry(retry::wants_another(
-                    exchange,
-                    Some(crate::config::RetryOn::Connect),
-                ));
-                error
-            })?;
-        let longest = self.desk.live.load().config.edge.request_timeout;
-        Ok(Box::new(peer::http_peer(
-            &peer,
-            &exchange.route.pool.config,
-            address,
-            longest,
-        )))
+        self.choose_peer(ctx).await.map(Box::new)
     }
 
     async fn upstream_request_filter(
@@ -231,6 +209,9 @@ impl ProxyHttp for Edge {
         let length = ctx.body.length();
         let exchange = ctx.exchange.as_mut().ok_or_else(Self::no_peer)?;
         exchange.sent();
+        if ctx.way_back.is_some() {
+            ctx.line.pace.sent(exchange.route().pool.config.timeouts);
+        }
         let dialect = exchange.dialect;
         let peer = exchange.peer().ok_or_else(Self::no_peer)?;
         headers::to_upstream(upstream_request, peer, dialect, length)
@@ -264,12 +245,7 @@ impl ProxyHttp for Edge {
         ctx: &mut Self::CTX,
         mut e: Box<Error>,
     ) -> Box<Error> {
-        let again = ctx.exchange.as_ref().is_some_and(|exchange| {
-            retry::book_failure(exchange);
-            self.attempt_failed(exchange, &e);
-            retry::wants_another(exchange, Some(crate::config::RetryOn::Connect))
-        });
-        e.set_retry(again);
+        self.connect_failed(ctx, &mut e);
         e
     }
 
@@ -305,7 +281,8 @@ impl ProxyHttp for Edge {
         ctx: &mut Self::CTX,
     ) -> Result<()> {
         trip::wire(session, "response_filter");
-        if upstream_response.status.is_informational() {
+        let status = upstream_response.status;
+        if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
         self.answer_begins(session, upstream_response, ctx)
@@ -365,7 +342,7 @@ impl ProxyHttp for Edge {
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Self::CTX) {
         trip::wire(session, "logging");
-        if !ctx.relayed {
+        if !ctx.relayed && !self.goes_back(ctx) {
             self.finish(session, e, ctx).await;
         }
     }

@@ -5,18 +5,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use parking_lot::Mutex;
-use pingora::connectors::http::Connector;
-use pingora::http::RequestHeader;
 use serde_json::{Value, json};
 
-use super::{headers, peer};
+use super::ask::{Asker, Question};
 use crate::exchange::{Identity, Live};
 use crate::keys::allow::model_allowed;
 use crate::metering::Dialect;
 use crate::time::UnixMs;
-use crate::upstream::{Peer, Pool};
+use crate::upstream::Pool;
+use crate::upstream::failover::Need;
 
 /// How long an upstream's list is believed.
 const FRESH: Duration = Duration::from_secs(300);
@@ -26,6 +24,12 @@ const STALE: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(5);
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 
+/// A list costs no tokens.
+const NEED: Need = Need {
+    tokens: 0,
+    key_hash: 0,
+};
+
 /// A pool's name, until when its list is believed, and the list.
 type Known = (String, Instant, Arc<BTreeSet<String>>);
 
@@ -33,7 +37,7 @@ type Known = (String, Instant, Arc<BTreeSet<String>>);
 #[derive(Debug, Default)]
 pub struct ModelLists {
     known: Mutex<Vec<Known>>,
-    addresses: peer::Addresses,
+    asker: Asker,
 }
 
 /// The list, or one model of it (`/v1/models/ID`); `None` where that is not served.
@@ -144,10 +148,7 @@ impl ModelLists {
         if let Some((_, list)) = known.as_ref().filter(|(until, _)| *until > Instant::now()) {
             return Arc::clone(list);
         }
-        let asked = tokio::time::timeout(PATIENCE, self.ask(pool))
-            .await
-            .ok()
-            .flatten();
+        let asked = self.ask(pool).await;
         let (list, fresh) = match asked {
             Some(list) => (Arc::new(list), FRESH),
             None => (known.map(|(_, list)| list).unwrap_or_default(), STALE),
@@ -159,8 +160,14 @@ impl ModelLists {
     }
 
     async fn ask(&self, pool: &Pool) -> Option<BTreeSet<String>> {
-        let upstream = pool.next_peer(|_| false, 0, UnixMs::now())?;
-        let body = self.fetch(pool, &upstream).await.inspect_err(|fault| {
+        let upstream = pool.next_peer(|_| false, NEED, UnixMs::now(), true)?;
+        let question = Question {
+            path: "/v1/models",
+            patience: PATIENCE,
+            most: MOST_BYTES,
+        };
+        let answer = self.asker.ask(&pool.config, &upstream, question).await;
+        let answer = answer.inspect_err(|fault| {
             log::warn!(
                 "peer {} of pool {} did not list its models: {}",
                 upstream.name,
@@ -168,39 +175,13 @@ impl ModelLists {
                 fault.etype().as_str()
             );
         });
-        let list: Value = serde_json::from_slice(&body.ok()?).ok()?;
+        let body = answer.ok().filter(|answer| answer.is_whole)?.body;
+        let list: Value = serde_json::from_slice(&body).ok()?;
         let ids = list
             .get("data")?
             .as_array()?
             .iter()
             .filter_map(|model| model.get("id")?.as_str());
         Some(ids.map(str::to_owned).collect())
-    }
-
-    async fn fetch(&self, pool: &Pool, upstream: &Peer) -> pingora::Result<BytesMut> {
-        let address = self.addresses.of(upstream, 0).await.map_err(|fault| {
-            pingora::Error::explain(pingora::ErrorType::ConnectNoRoute, fault.0)
-        })?;
-        let http = peer::http_peer(upstream, &pool.config, address, PATIENCE);
-        let (mut connection, _) = Connector::<()>::new(None).get_http_session(&http).await?;
-        let mut head = RequestHeader::build("GET", b"/v1/models", None)?;
-        headers::to_upstream(&mut head, upstream, pool.config.dialect, None)?;
-        if pool.config.dialect == Dialect::Anthropic {
-            head.insert_header("anthropic-version", "2023-06-01")?;
-        }
-        connection.write_request_header(Box::new(head)).await?;
-        connection.finish_request_body().await?;
-        connection.read_response_header().await?;
-        let mut body = BytesMut::new();
-        while let Some(piece) = connection.read_response_body().await? {
-            body.extend_from_slice(&piece);
-            if body.len() > MOST_BYTES {
-                return pingora::Error::e_explain(
-                    pingora::ErrorType::ReadError,
-                    "the list is too long",
-                );
-            }
-        }
-        Ok(body)
     }
 }

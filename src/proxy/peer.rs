@@ -1,13 +1,21 @@
-//! From a chosen peer to a connection: addresses, TLS, time-outs.
+//! From an exchange to a peer, and from a peer to a connection: addresses, TLS, time-outs.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use pingora::protocols::ALPN;
+use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
+use pingora::utils::tls::{WrappedX509, parse_x509};
+use pingora::{Error, ErrorType, Result};
 
-use crate::config::PoolConfig;
+use super::body::Body;
+use super::{Ctx, Edge};
+use crate::config::{Authorities, PoolConfig};
+use crate::time::UnixMs;
 use crate::upstream::Peer;
 
 /// How long an address is used before its name is looked up again.
@@ -15,6 +23,9 @@ const FRESH: Duration = Duration::from_secs(30);
 
 /// Longest wait for a name server.
 const LOOKUP: Duration = Duration::from_secs(5);
+
+/// Exchanges that share one HTTP/2 connection at most: a lost packet holds all of them up.
+const MAX_STREAMS: usize = 64;
 
 /// Addresses of peers that are named, not numbered. One for the whole edge.
 #[derive(Debug, Default)]
@@ -85,26 +96,100 @@ impl Addresses {
     }
 }
 
-/// The connection's settings. Certificates are verified against the host's name.
-pub fn http_peer(
-    peer: &Peer,
-    pool: &PoolConfig,
-    address: SocketAddr,
-    longest: Duration,
-) -> HttpPeer {
-    let config = &peer.config;
-    let sni = if config.tls {
-        config.host.clone()
-    } else {
-        String::new()
-    };
-    let mut http = HttpPeer::new(address, config.tls, sni);
-    let timeouts = &pool.timeouts;
-    http.options.connection_timeout = Some(timeouts.connect);
-    http.options.total_connection_timeout = Some(timeouts.connect.saturating_mul(2));
-    // Pingora knows one read time-out for head and body: the longer of the two.
-    http.options.read_timeout = Some(timeouts.first_byte.max(timeouts.idle).min(longest));
-    http.options.write_timeout = Some(timeouts.idle.min(longest));
-    http.options.idle_timeout = Some(Duration::from_secs(60));
-    http
+impl Edge {
+    /// The next peer of the exchange, and the body that its pool is to get.
+    pub(super) async fn choose_peer(&self, ctx: &mut Ctx) -> Result<HttpPeer> {
+        let again = std::mem::take(&mut ctx.same_peer_again);
+        let exchange = ctx.exchange.as_mut().ok_or_else(Self::no_peer)?;
+        let peer = exchange
+            .attempt(UnixMs::now(), again)
+            .ok_or_else(Self::no_peer)?;
+        let anew = ctx.original.as_mut().and_then(|body| body.anew(exchange));
+        if let Some(bytes) = anew {
+            ctx.body = Body::Held(bytes);
+        }
+        let pool = Arc::clone(&exchange.route().pool);
+        let address = match self.addresses.of(&peer, exchange.attempts()).await {
+            Ok(address) => address,
+            Err(fault) => {
+                log::warn!("a peer's name leads nowhere: {}", fault.0);
+                let why = "the peer's name leads nowhere";
+                let mut error = Error::explain(ErrorType::ConnectNoRoute, why).into_up();
+                self.connect_failed(ctx, &mut error);
+                return Err(error);
+            }
+        };
+        let longest = self.desk.live.load().config.edge.request_timeout;
+        let mut http = self.trust.http_peer(&peer, &pool.config, address, longest);
+        if ctx
+            .facts
+            .as_ref()
+            .is_some_and(|facts| facts.socket.is_some())
+        {
+            // A WebSocket is asked for in HTTP/1.1 (RFC 6455 section 4.1).
+            http.options.alpn = ALPN::H1;
+        }
+        Ok(http)
+    }
+}
+
+/// Authorities of peers in the form that a connection takes. What a reload has left behind is
+/// forgotten with the next new one.
+#[derive(Debug, Default)]
+pub struct Trust {
+    known: Mutex<Vec<(Arc<Authorities>, Arc<CaType>)>>,
+}
+
+impl Trust {
+    fn of(&self, authorities: &Arc<Authorities>) -> Arc<CaType> {
+        let mut known = self.known.lock();
+        let found = known.iter().find(|(one, _)| Arc::ptr_eq(one, authorities));
+        if let Some((_, certificates)) = found {
+            return Arc::clone(certificates);
+        }
+        known.retain(|(one, _)| Arc::strong_count(one) > 1);
+        // They were read before, with the configuration: one that cannot be read is not among them.
+        let parsed = authorities.certificates.iter().cloned();
+        let made: Arc<CaType> = parsed
+            .map(|der| WrappedX509::new(der, parse_x509))
+            .collect();
+        known.push((Arc::clone(authorities), Arc::clone(&made)));
+        made
+    }
+
+    /// The connection's settings. Certificates are verified, against the host's name or `sni`.
+    pub fn http_peer(
+        &self,
+        peer: &Peer,
+        pool: &PoolConfig,
+        address: SocketAddr,
+        longest: Duration,
+    ) -> HttpPeer {
+        let config = &peer.config;
+        let name = config.sni.as_deref().unwrap_or(&config.host);
+        let sni = if config.tls { name } else { "" };
+        let sni = sni.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let mut http = HttpPeer::new(address, config.tls, sni);
+        // Connections with other settings are not shared.
+        let mut hasher = DefaultHasher::new();
+        (config.http2, &config.ca).hash(&mut hasher);
+        http.group_key = hasher.finish();
+        http.options.ca = config.ca.as_ref().map(|ca| self.of(ca));
+        http.options.alpn = match (config.http2, config.tls) {
+            (false, _) => ALPN::H1,
+            (true, true) => ALPN::H2H1,
+            // Nothing is negotiated over plain TCP.
+            (true, false) => ALPN::H2,
+        };
+        http.options.max_h2_streams = MAX_STREAMS;
+        let timeouts = &pool.timeouts;
+        http.options.connection_timeout = Some(timeouts.connect);
+        http.options.total_connection_timeout = Some(timeouts.connect.saturating_mul(2));
+        // Pingora knows one read time-out for head and body: the longer of the two. Where they differ, a
+        // relay keeps both.
+        http.options.read_timeout = Some(timeouts.first_byte.max(timeouts.idle).min(longest));
+        http.options.write_timeout = Some(timeouts.idle.min(longest));
+        http.options.idle_timeout = Some(Duration::from_secs(60));
+        http
+    }
 }

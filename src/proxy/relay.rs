@@ -1,8 +1,10 @@
 //! An inner request in a client's place, where Pingora cannot carry the client's own.
 //!
-//! Two cases need it: a body without a length that outgrew the replay buffer (see [`super::body`]),
-//! and an upstream that is to be read to its end although the client has left (`on_client_gone:
-//! drain`). The exchange moves into an inner request; the outer one pumps the answer to the client.
+//! Three cases need it: a body without a length that outgrew the replay buffer (see [`super::body`]);
+//! an upstream that is to be read to its end although the client has left (`on_client_gone: drain`);
+//! and a pool whose `first_byte` and `idle` time-outs differ, which Pingora cannot tell apart. The
+//! exchange moves into an inner request; the outer one pumps the answer to the client and looks at
+//! the clock. One that is late with its first byte comes back, for another peer or for a refusal.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,11 +13,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pingora::protocols::http::HttpTask;
-use pingora::proxy::Session;
 use pingora::proxy::subrequest::{BodyMode, Ctx as SubrequestCtx};
+use pingora::proxy::{Session, SubrequestSpawner};
 use pingora::{Error, ErrorType, Result};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
-use super::Ctx;
+use super::pace::Pace;
+use super::{Ctx, Edge, retry};
+use crate::config::RetryOn;
+use crate::exchange::Refusal;
 
 /// Longest time an upstream is read after its client left.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -25,8 +32,29 @@ pub struct Passenger {
     ctx: Mutex<Option<Box<Ctx>>>,
 }
 
-/// Whether the client is still there, as the inner request sees it.
-pub type ClientGone = Arc<AtomicBool>;
+/// What the outer request tells the inner one.
+#[derive(Debug, Default)]
+pub struct Line {
+    client_gone: AtomicBool,
+    pub pace: Pace,
+}
+
+impl Line {
+    pub fn client_is_gone(&self) -> bool {
+        self.client_gone.load(Ordering::Acquire)
+    }
+}
+
+/// The way back of a context whose upstream was late.
+pub type WayBack = oneshot::Sender<Box<Ctx>>;
+
+/// How an inner request went.
+enum Ride {
+    Whole,
+    Broken,
+    /// No first byte in time.
+    Back(Box<Ctx>),
+}
 
 /// Takes the outer request's context out of an inner session; `None` for ordinary sessions.
 ///
@@ -56,16 +84,84 @@ pub async fn prime(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// Runs the inner request and pumps its answer. `Ok` when the answer went out whole.
-pub async fn run(session: &mut Session, ctx: Box<Ctx>, drain: bool) -> Result<()> {
-    let gone = Arc::clone(&ctx.client_gone);
-    let spawner = session.subrequest_spawner.take();
-    let Some(spawner) = spawner else {
-        return Error::e_explain(
-            ErrorType::InternalError,
-            "no inner requests on this session",
-        );
-    };
+impl Edge {
+    /// Runs inner requests until one has answered. `Ok` when an answer went out whole.
+    pub(super) async fn relay(
+        &self,
+        session: &mut Session,
+        mut ctx: Box<Ctx>,
+        drain: bool,
+    ) -> Result<()> {
+        let Some(spawner) = session.subrequest_spawner.take() else {
+            return Error::e_explain(
+                ErrorType::InternalError,
+                "no inner requests on this session",
+            );
+        };
+        loop {
+            match run(session, &spawner, ctx, drain).await? {
+                Ride::Whole => return Ok(()),
+                Ride::Broken => {
+                    let why = "the answer was not whole";
+                    return Error::e_explain(ErrorType::ConnectionClosed, why);
+                }
+                Ride::Back(back) => ctx = back,
+            }
+            let mut error = Error::explain(ErrorType::ReadTimedout, "no first byte").into_up();
+            if self.came_late(&mut ctx, &mut error) {
+                continue;
+            }
+            session.set_keepalive(None);
+            let refused = self
+                .refuse(session, &mut ctx, &Refusal::UpstreamTimeout)
+                .await;
+            self.finish(session, Some(&error), &mut ctx).await;
+            return refused;
+        }
+    }
+
+    /// Gives a context back whose upstream was late with its first byte; false where it was not.
+    pub(super) fn goes_back(&self, ctx: &mut Box<Ctx>) -> bool {
+        let unanswered = ctx.exchange.as_ref().is_some_and(|one| one.status() == 0);
+        if !unanswered || !ctx.line.pace.is_late() {
+            return false;
+        }
+        let Some(way_back) = ctx.way_back.take() else {
+            return false;
+        };
+        let inner = std::mem::replace(ctx, Box::new(Ctx::new(self.active.enter())));
+        match way_back.send(inner) {
+            Ok(()) => true,
+            // Nobody waits for it any more.
+            Err(inner) => {
+                *ctx = inner;
+                false
+            }
+        }
+    }
+
+    /// Books an attempt without a first byte in time; true where another one is to follow.
+    fn came_late(&self, ctx: &mut Ctx, error: &mut Error) -> bool {
+        ctx.refused = None;
+        let Some(exchange) = ctx.exchange.as_mut() else {
+            return false;
+        };
+        self.book_failure(exchange);
+        self.attempt_failed(exchange, error);
+        retry::wants_another(exchange, Some(RetryOn::Timeout))
+    }
+}
+
+async fn run(
+    session: &mut Session,
+    spawner: &SubrequestSpawner,
+    mut ctx: Box<Ctx>,
+    drain: bool,
+) -> Result<Ride> {
+    let line = Arc::clone(&ctx.line);
+    line.pace.begin();
+    let (give_back, back) = oneshot::channel();
+    ctx.way_back = Some(give_back);
     let head = session.req_header_mut();
     // The inner request is made from this head as HTTP/1.1 text, whatever the client speaks.
     head.set_version(http::Version::HTTP_11);
@@ -87,33 +183,33 @@ pub async fn run(session: &mut Session, ctx: Box<Ctx>, drain: bool) -> Result<()
     if input.send(stand_in).await.is_err() {
         log::debug!("an inner request ended before it took its body");
     }
-    let done = pump(session, &mut answer, &gone, drain).await;
+    let done = pump(session, &mut answer, &line, drain).await;
     drop((answer, input));
     if let Err(fault) = inner.await {
         log::error!("an inner request failed: {fault}");
     }
-    if done {
-        Ok(())
-    } else {
-        Error::e_explain(ErrorType::ConnectionClosed, "the answer was not whole")
-    }
+    Ok(match back.await {
+        _ if done => Ride::Whole,
+        Ok(ctx) => Ride::Back(ctx),
+        Err(_) => Ride::Broken,
+    })
 }
 
 async fn pump(
     session: &mut Session,
-    answer: &mut tokio::sync::mpsc::Receiver<HttpTask>,
-    gone: &ClientGone,
+    answer: &mut mpsc::Receiver<HttpTask>,
+    line: &Line,
     drain: bool,
 ) -> bool {
     let mut done = false;
     let deadline = tokio::time::sleep(Duration::from_secs(0));
     tokio::pin!(deadline);
     let leave = |deadline: std::pin::Pin<&mut tokio::time::Sleep>| {
-        gone.store(true, Ordering::Release);
-        deadline.reset(tokio::time::Instant::now() + DRAIN);
+        line.client_gone.store(true, Ordering::Release);
+        deadline.reset(Instant::now() + DRAIN);
     };
     loop {
-        let here = !gone.load(Ordering::Acquire);
+        let here = !line.client_is_gone();
         tokio::select! {
             task = answer.recv() => {
                 let Some(task) = task else { return done };
@@ -121,17 +217,19 @@ async fn pump(
                     match session.write_response_tasks(vec![task]).await {
                         Ok(end) => done = end,
                         Err(_) if drain => leave(deadline.as_mut()),
-                        Err(_) => { gone.store(true, Ordering::Release); return false }
+                        Err(_) => { line.client_gone.store(true, Ordering::Release); return false }
                     }
                 }
+                line.pace.piece_came();
             }
             _ = session.downstream_session.read_body_or_idle(true), if here && !done => {
                 if !drain {
-                    gone.store(true, Ordering::Release);
+                    line.client_gone.store(true, Ordering::Release);
                     return false;
                 }
                 leave(deadline.as_mut());
             }
+            () = line.pace.runs_out(), if here && !done => return false,
             () = &mut deadline, if !here => return false,
         }
     }

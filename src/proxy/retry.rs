@@ -9,10 +9,11 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use super::body::Body;
 use super::{Ctx, Edge, cut};
 use crate::config::RetryOn;
-use crate::exchange::{Exchange, Refusal};
-use crate::telemetry::event::AttemptEnded;
+use crate::exchange::{End, Exchange, Refusal};
+use crate::telemetry::event::{AttemptEnded, PeerHealth};
 use crate::telemetry::label::UpstreamOutcome;
 use crate::time::UnixMs;
+use crate::upstream::{Health, Room};
 
 impl Edge {
     /// Decides after a failed attempt whether there is another one.
@@ -23,7 +24,7 @@ impl Edge {
         ctx: &mut Ctx,
         connection_was_pooled: bool,
     ) -> Box<Error> {
-        let Some(exchange) = ctx.exchange.as_ref() else {
+        let Some(exchange) = ctx.exchange.as_mut() else {
             e.set_retry(false);
             return e;
         };
@@ -43,14 +44,24 @@ impl Edge {
             e.set_retry(true);
             return e;
         }
-        book_failure(exchange);
+        self.book_failure(exchange);
         self.attempt_failed(exchange, &e);
         let turned_away = turned_us_away(&e);
         e.set_retry(exchange.may_try_another() && (turned_away || wants_another(exchange, kind)));
         e
     }
 
-    pub(super) fn attempt_failed(&self, exchange: &Exchange, e: &Error) {
+    /// No connection to the peer: another one may be tried, whatever was read of the body by now.
+    pub(super) fn connect_failed(&self, ctx: &mut Ctx, e: &mut Error) {
+        let again = ctx.exchange.as_mut().is_some_and(|exchange| {
+            self.book_failure(exchange);
+            self.attempt_failed(exchange, e);
+            wants_another(exchange, Some(RetryOn::Connect))
+        });
+        e.set_retry(again);
+    }
+
+    pub(super) fn attempt_failed(&self, exchange: &mut Exchange, e: &Error) {
         let outcome = match kind(e) {
             _ if turned_us_away(e) => UpstreamOutcome::Credential,
             Some(RetryOn::Connect) => UpstreamOutcome::Connect,
@@ -59,15 +70,70 @@ impl Edge {
             Some(RetryOn::ServerError) => UpstreamOutcome::ServerError,
             None => UpstreamOutcome::Broken,
         };
-        let pool = exchange.route.pool.config.name.as_str();
+        self.attempt_ended(exchange, outcome, e.etype().as_str());
+        exchange.failed(outcome.word());
+    }
+
+    /// One attempt's line and metric.
+    pub(super) fn attempt_ended(
+        &self,
+        exchange: &Exchange,
+        outcome: UpstreamOutcome,
+        detail: &str,
+    ) {
+        let pool = exchange.route().pool.config.name.as_str();
         let event = AttemptEnded {
             pool,
             peer: exchange.peer().map_or("", |peer| peer.name.as_str()),
             request_id: &exchange.subject.request_id,
             outcome,
-            detail: e.etype().as_str(),
+            detail,
         };
         event.emit(&self.metrics.pool(pool));
+    }
+
+    /// Books a failure with the peer that served last.
+    pub(super) fn book_failure(&self, exchange: &Exchange) {
+        let pool = &exchange.route().pool.config;
+        let cooldown_ms = i64::try_from(pool.cooldown.as_millis()).unwrap_or(i64::MAX);
+        let failed =
+            |health: &Health| health.failed(UnixMs::now(), pool.cooldown_failures, cooldown_ms);
+        self.tell(exchange, false, failed, "it failed too often in a row");
+    }
+
+    pub(super) fn book_success(&self, exchange: &Exchange) {
+        self.tell(exchange, true, Health::succeeded, "it answers again");
+    }
+
+    fn tell(
+        &self,
+        exchange: &Exchange,
+        healthy: bool,
+        is_news: impl Fn(&Health) -> bool,
+        because: &'static str,
+    ) {
+        let Some(peer) = exchange.peer() else { return };
+        if is_news(&peer.health) {
+            let event = PeerHealth {
+                pool: &exchange.route().pool.config.name,
+                peer: &peer.name,
+                healthy,
+                because,
+            };
+            event.emit(&self.metrics);
+        }
+    }
+}
+
+/// How the attempt that answered ended; `None` where that is told already, or nobody saw its end.
+pub fn last_outcome(end: End, status: u16) -> Option<UpstreamOutcome> {
+    match (end, status) {
+        (End::UpstreamBroke, _) => Some(UpstreamOutcome::Broken),
+        (End::Answered, 429) => Some(UpstreamOutcome::TooManyRequests),
+        (End::Answered, 400..=499) => Some(UpstreamOutcome::Refused),
+        (End::Answered, 500..) => Some(UpstreamOutcome::ServerError),
+        (End::Answered | End::Cut, _) => Some(UpstreamOutcome::Ok),
+        (End::ClientGone | End::Failed | End::Dropped, _) => None,
     }
 }
 
@@ -119,19 +185,9 @@ pub fn was_stale(error: &Error, since_sent: Duration) -> bool {
     }
 }
 
-/// Books a failure with the peer that served last.
-pub fn book_failure(exchange: &Exchange) {
-    let pool = &exchange.route.pool.config;
-    if let Some(peer) = exchange.peer() {
-        let cooldown_ms = i64::try_from(pool.cooldown.as_millis()).unwrap_or(i64::MAX);
-        peer.health
-            .failed(UnixMs::now(), pool.cooldown_failures, cooldown_ms);
-    }
-}
-
 /// Whether the pool wants another peer tried after such a failure, and there is one.
 pub fn wants_another(exchange: &Exchange, kind: Option<RetryOn>) -> bool {
-    kind.is_some_and(|kind| exchange.route.pool.config.retry_on.contains(&kind))
+    kind.is_some_and(|kind| exchange.route().pool.config.retry_on.contains(&kind))
         && exchange.may_try_another()
 }
 
@@ -175,6 +231,7 @@ pub fn refusal(error: &Error, max_upload: usize) -> Option<Refusal> {
 /// credential is ours to answer for: its text never reaches a client (SPEC section 3, step 4).
 pub fn judge(exchange: &Exchange, head: &ResponseHeader, can_replay: bool) -> Result<()> {
     let status = head.status.as_u16();
+    note_room(exchange, head);
     let wants = |kind| can_replay && wants_another(exchange, Some(kind));
     let another = match status {
         401..=403 => true,
@@ -204,6 +261,15 @@ pub fn tells_empty_account(exchange: &Exchange, chunk: &[u8]) -> bool {
 /// The error that such an answer is turned into: to the client the upstream is unavailable.
 pub fn empty_account() -> Box<Error> {
     Error::explain(ErrorType::HTTPStatus(402), "the peer's account is empty").into_up()
+}
+
+/// What the provider says of its own rate limits steers the next exchanges.
+fn note_room(exchange: &Exchange, head: &ResponseHeader) {
+    let text = |name: &str| head.headers.get(name)?.to_str().ok();
+    let room = Room::read(text, UnixMs::now());
+    if let Some(peer) = exchange.peer().filter(|_| !room.says_nothing()) {
+        peer.health.has_room(&room);
+    }
 }
 
 /// `Retry-After` in seconds (RFC 9110 section 10.2.3), at most a minute: the peer rests that long.

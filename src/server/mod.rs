@@ -6,6 +6,7 @@
 
 pub mod bind;
 mod books;
+mod checks;
 mod notify;
 #[cfg(test)]
 mod panics;
@@ -38,8 +39,12 @@ use crate::time::UnixMs;
 
 use bind::{Bound, WithSockets, bind};
 use books::Books;
+use checks::Checks;
 use shutdown::Closing;
 use signals::Signals;
+
+/// Above any sum of `retry.attempts` that makes sense: ten pools of ten, and stale connections.
+const MAX_RETRIES: usize = 128;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +85,7 @@ struct Parts {
     access_log: Option<Arc<AccessLog>>,
     admin: AdminState,
     books: Books,
+    checks: Checks,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -144,12 +150,14 @@ pub fn prepare(config: Config, source: Option<PathBuf>) -> Result<Prepared, Star
         source,
     );
     let books = Books::new(Arc::clone(&desk), queue, Arc::clone(&metrics));
+    let checks = Checks::new(Arc::clone(&desk), Arc::clone(&metrics));
     let parts = Parts {
         desk,
         metrics,
         access_log,
         admin: admin_state,
         books,
+        checks,
     };
     Ok(Prepared {
         server: pingora_server(&config),
@@ -239,7 +247,7 @@ fn pingora_server(config: &Config) -> Server {
         upgrade_sock: config.server.upgrade_sock.display().to_string(),
         upstream_keepalive_pool_size: 1024,
         // Attempts are counted by the exchange; this only ends a loop that should never be one.
-        max_retries: 8,
+        max_retries: MAX_RETRIES,
         ..ServerConf::default()
     };
     Server::new_with_opt_and_conf(None::<Opt>, conf)
@@ -292,15 +300,9 @@ impl Prepared {
             EdgePort::new(router.clone(), parts.desk),
             closing.active(),
         );
-        let options = {
-            let mut options = HttpServerOptions::default();
-            options.h2c = true;
-            options.h2_idle_timeout = Some(std::time::Duration::from_secs(120));
-            options
-        };
         let mut service = ProxyServiceBuilder::new(&server.configuration, proxy)
             .name("edge")
-            .server_options(options)
+            .server_options(edge_options())
             .build();
         for bound in &edge {
             service.add_tcp(&bound.endpoint());
@@ -326,6 +328,7 @@ impl Prepared {
         let service = WithSockets::new(service, vec![admin]);
         server.add_service(service.until(closing.admin_end()));
         server.add_service(parts.books.service());
+        server.add_service(parts.checks.service());
         closing.watch(server.watch_execution_phase());
         signals.tell_ready();
         server.run(RunArgs {
@@ -346,6 +349,13 @@ fn announce(edge: &[Bound], tls: &[Bound], admin: &Bound, out: &mut dyn Write) -
     }
     writeln!(out, "listening on http://{} (admin)", admin.addr())?;
     out.flush()
+}
+
+fn edge_options() -> HttpServerOptions {
+    let mut options = HttpServerOptions::default();
+    options.h2c = true;
+    options.h2_idle_timeout = Some(std::time::Duration::from_secs(120));
+    options
 }
 
 /// Installs the process's logger; a second call changes only the level.

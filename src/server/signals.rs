@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::notify::ServiceManager;
 use crate::config;
-use crate::exchange::{Desk, Live};
+use crate::exchange::Desk;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::event::Reloaded;
 use crate::telemetry::log as logging;
@@ -92,7 +92,8 @@ impl Signals {
                 logging::set_level(loaded.config.log.level);
                 let old = Arc::clone(&self.desk.live.load().config);
                 let config = Arc::new(old.reloaded(loaded.config));
-                self.desk.live.store(Arc::new(Live::new(config)));
+                let live = self.desk.live.load().changed(config);
+                self.desk.live.store(Arc::new(live));
                 Reloaded { faults: None }.emit();
             }
             Err(faults) => Reloaded {

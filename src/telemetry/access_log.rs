@@ -51,6 +51,9 @@ pub struct AccessLine {
     pub peer: Option<Arc<str>>,
     /// At peers, the first one included.
     pub attempts: u32,
+    /// The attempts that brought no answer, in their order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failed_attempts: Vec<FailedAttempt>,
     pub prompt_tokens: i64,
     pub completion_tokens: i64,
     pub cached_tokens: i64,
@@ -72,6 +75,15 @@ pub struct AccessLine {
     /// Why the figures are what they are, where that is not plain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// An attempt at a peer that brought no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FailedAttempt {
+    pub pool: String,
+    pub peer: String,
+    /// The word of `upstream_attempts_total`.
+    pub reason: &'static str,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -276,7 +288,12 @@ mod tests {
             status: 200,
             model: Some(String::from("gpt-\"4\n")),
             pool: Some("openai".into()),
-            attempts: 1,
+            attempts: 2,
+            failed_attempts: vec![FailedAttempt {
+                pool: String::from("azure"),
+                peer: String::from("a:443"),
+                reason: "timeout",
+            }],
             prompt_tokens: 10,
             cost_nano: 75_000,
             ..AccessLine::default()
@@ -315,7 +332,8 @@ mod tests {
         let expected = serde_json::json!({
             "time": "2026-11-21T02:44:59.123Z", "request_id": "r1", "method": "POST",
             "path": "/v1/chat/completions", "status": 200, "model": "gpt-\"4\n", "pool": "openai",
-            "attempts": 1, "prompt_tokens": 10, "completion_tokens": 0, "cached_tokens": 0,
+            "attempts": 2, "failed_attempts": [{"pool": "azure", "peer": "a:443", "reason": "timeout"}],
+            "prompt_tokens": 10, "completion_tokens": 0, "cached_tokens": 0,
             "cost_usd": 0.000075, "duration_ms": 0, "bytes_in": 0, "bytes_out": 0,
         });
         assert_eq!(shown, &expected);

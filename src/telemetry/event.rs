@@ -97,6 +97,8 @@ pub struct PeerHealth<'a> {
     pub pool: &'a str,
     pub peer: &'a str,
     pub healthy: bool,
+    /// Our own words.
+    pub because: &'static str,
 }
 
 impl PeerHealth<'_> {
@@ -105,12 +107,13 @@ impl PeerHealth<'_> {
             pool,
             peer,
             healthy,
+            because,
         } = self;
-        metrics.peer_health(pool, peer, *healthy);
+        metrics.peers.healthy(pool, peer, *healthy);
         if *healthy {
-            log::info!("peer {peer} of pool {pool} is in rotation");
+            log::info!("peer {peer} of pool {pool} is in rotation: {because}");
         } else {
-            log::warn!("peer {peer} of pool {pool} is out of rotation");
+            log::warn!("peer {peer} of pool {pool} is out of rotation: {because}");
         }
     }
 }

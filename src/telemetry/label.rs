@@ -90,6 +90,13 @@ pub enum UpstreamOutcome {
     Broken,
 }
 
+impl UpstreamOutcome {
+    /// As metrics and the access log name it.
+    pub fn word(self) -> &'static str {
+        UPSTREAM_OUTCOMES[self as usize]
+    }
+}
+
 pub(super) const UPSTREAM_OUTCOMES: [&str; 8] = [
     "ok",
     "connect",

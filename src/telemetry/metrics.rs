@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use prometheus::{
-    Counter, CounterVec, Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Counter, CounterVec, Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
 use super::family::Maker;
 use super::label::{
     FLAGS, Flag, METHODS, STATUS_SLOTS, TOKEN_KINDS, TokenKind, UPSTREAM_OUTCOMES, UpstreamOutcome,
 };
+use super::peers::PeerFamilies;
 use super::store_metrics::StoreFamilies;
 use crate::metering::Usage;
 use crate::quota::NANO_PER_USD;
@@ -110,7 +111,6 @@ struct UpstreamFamilies {
     tokens: IntCounterVec,
     cost: CounterVec,
     attempts: IntCounterVec,
-    peer_healthy: IntGaugeVec,
 }
 
 impl UpstreamFamilies {
@@ -128,11 +128,6 @@ impl UpstreamFamilies {
                 "Attempts at peers by how they ended.",
                 &["pool", "outcome"],
             )?,
-            peer_healthy: make.gauges(
-                "upstream_peer_healthy",
-                "1 while a peer is in rotation.",
-                &["pool", "peer"],
-            )?,
         })
     }
 }
@@ -143,6 +138,8 @@ pub struct Metrics {
     registry: Registry,
     exchanges: ExchangeFamilies,
     upstream: UpstreamFamilies,
+    /// Each peer's state.
+    pub peers: PeerFamilies,
     pub(super) store: StoreFamilies,
     pools: RwLock<HashMap<String, Arc<PoolMetrics>>>,
     access_log_dropped: IntCounter,
@@ -163,6 +160,7 @@ impl Metrics {
         Ok(Metrics {
             exchanges: ExchangeFamilies::new(make)?,
             upstream: UpstreamFamilies::new(make)?,
+            peers: PeerFamilies::new(make)?,
             store: StoreFamilies::new(make)?,
             pools: RwLock::default(),
             access_log_dropped: make.counter(
@@ -230,16 +228,6 @@ impl Metrics {
 
     pub fn flag(&self, flag: Flag) {
         self.exchanges.flags[flag as usize].inc();
-    }
-
-    /// Forgets all peers: those of a configuration that holds no more are not shown.
-    pub fn forget_peers(&self) {
-        self.upstream.peer_healthy.reset();
-    }
-
-    pub fn peer_health(&self, pool: &str, peer: &str, healthy: bool) {
-        let gauge = self.upstream.peer_healthy.with_label_values(&[pool, peer]);
-        gauge.set(i64::from(healthy));
     }
 
     pub fn exchange_began(&self) {
@@ -353,7 +341,7 @@ pub(super) mod tests {
         let text = rendered(|m| {
             m.refused("insufficient_quota");
             m.flag(Flag::Cut);
-            m.peer_health("p", "a:1", true);
+            m.peers.healthy("p", "a:1", true);
         });
         has(
             &text,

@@ -7,6 +7,7 @@ mod family;
 pub mod label;
 pub mod log;
 pub mod metrics;
+pub mod peers;
 mod store_metrics;
 
 pub use access_log::{AccessLine, AccessLog};

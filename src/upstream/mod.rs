@@ -1,10 +1,16 @@
 //! WHERE a request goes: pools, their peers, and which peer is next.
 //!
-//! `pool` and `pick` decide and know no network; connecting is the shell's work.
+//! `pool` finds the pools that may serve, `failover` walks them for one exchange, `pick` chooses a
+//! peer by what `health` and `room` know of it. They decide and know no network; connecting is the
+//! shell's work.
 
+pub mod failover;
 pub mod health;
 pub mod pick;
 pub mod pool;
+pub mod room;
 
-pub use health::Health;
+pub use failover::Failover;
+pub use health::{Fitness, Health};
 pub use pool::{Peer, Pool, Pools, Route, RouteFault};
+pub use room::Room;

@@ -1,5 +1,6 @@
 //! Which peer of a pool is next. Pure: the pool hands in its cursor and what health says.
 
+use super::health::Fitness;
 use crate::config::Balance;
 
 /// What a pick needs to know of one peer.
@@ -9,15 +10,25 @@ pub struct Candidate {
     pub running: i64,
     /// Tried already for this exchange.
     pub tried: bool,
-    pub cooling: bool,
+    pub fitness: Fitness,
 }
 
-/// The index of the peer to try next; `None` when every one was tried. A peer that cools down is
-/// taken only when no other is left: a doubtful peer is better than a sure refusal.
-pub fn pick(balance: Balance, candidates: &[Candidate], turn: u64, key_hash: u64) -> Option<usize> {
-    let fit = |c: &Candidate| !c.tried && !c.cooling;
-    choose(balance, candidates, turn, key_hash, fit)
-        .or_else(|| choose(balance, candidates, turn, key_hash, |c| !c.tried))
+/// The index of the peer to try next; `None` when every one was tried. One that is short of room is
+/// taken where no better is left; one that rests only where `even_resting`, as a doubtful peer is
+/// better than a sure refusal.
+pub fn pick(
+    balance: Balance,
+    candidates: &[Candidate],
+    turn: u64,
+    key_hash: u64,
+    even_resting: bool,
+) -> Option<usize> {
+    let at_worst = |worst: Fitness| {
+        let fits = |c: &Candidate| !c.tried && c.fitness <= worst;
+        choose(balance, candidates, turn, key_hash, fits)
+    };
+    let found = at_worst(Fitness::Doubtful).or_else(|| at_worst(Fitness::Tight));
+    found.or_else(|| even_resting.then(|| at_worst(Fitness::Resting)).flatten())
 }
 
 fn choose(
@@ -39,9 +50,21 @@ fn choose(
     };
     match balance {
         Balance::RoundRobin => nth(turn),
-        Balance::ConsistentHash => nth(key_hash),
+        Balance::ConsistentHash => {
+            let scored = fitting().map(|(i, c)| (i, rendezvous(key_hash, i, c.weight)));
+            scored.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(i, _)| i)
+        }
         Balance::Fallback => nth(0),
-        Balance::LeastConnections => fitting().min_by_key(|(_, c)| c.running).map(|(i, _)| i),
+        Balance::LeastConnections => {
+            // The share of its weight that a peer is busy with, and turns among equals.
+            let start = usize::try_from(turn % candidates.len().max(1) as u64).unwrap_or(0);
+            let place = |i: usize| (i + candidates.len() - start) % candidates.len();
+            let load = |c: &Candidate| (c.running + 1) as f64 / f64::from(c.weight.max(1));
+            let least = fitting().min_by(|(i, a), (j, b)| {
+                load(a).total_cmp(&load(b)).then(place(*i).cmp(&place(*j)))
+            });
+            least.map(|(i, _)| i)
+        }
         Balance::Weighted => {
             let total: u64 = fitting().map(|(_, c)| u64::from(c.weight.max(1))).sum();
             let mut ticket = spread(turn) % total;
@@ -55,6 +78,14 @@ fn choose(
             None
         }
     }
+}
+
+/// How much a key is drawn to a peer: the greatest wins, so that a peer that leaves takes only its
+/// own keys along (weighted rendezvous hashing, Schindelhauer and Schomaker 2005).
+fn rendezvous(key_hash: u64, index: usize, weight: u32) -> f64 {
+    let mixed = spread(key_hash ^ spread(index as u64));
+    let unit = ((mixed >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    -f64::from(weight.max(1)) / unit.ln()
 }
 
 /// Spreads consecutive turns over the whole range, so that weights do not come in bursts
@@ -77,7 +108,7 @@ mod tests {
                 weight,
                 running: 0,
                 tried: false,
-                cooling: false,
+                fitness: Fitness::Fit,
             })
             .collect()
     }
@@ -86,7 +117,7 @@ mod tests {
     fn round_robin_takes_turns() {
         let peers = peers(&[1, 1, 1]);
         let taken: Vec<_> = (0..4)
-            .filter_map(|turn| pick(Balance::RoundRobin, &peers, turn, 0))
+            .filter_map(|turn| pick(Balance::RoundRobin, &peers, turn, 0, true))
             .collect();
         assert_eq!(taken, [0, 1, 2, 0]);
     }
@@ -95,20 +126,62 @@ mod tests {
     fn weighted_keeps_the_proportion() {
         let peers = peers(&[3, 1]);
         let first = (0..10_000)
-            .filter(|&turn| pick(Balance::Weighted, &peers, turn, 0) == Some(0))
+            .filter(|&turn| pick(Balance::Weighted, &peers, turn, 0, true) == Some(0))
             .count();
         assert!((7_300..7_700).contains(&first), "{first}");
     }
 
     #[test]
-    fn a_tried_peer_is_not_taken_again_and_a_cooling_one_only_at_the_last() {
+    fn a_tried_peer_is_not_taken_again_and_a_resting_one_only_at_the_last() {
         let mut peers = peers(&[1, 1, 1]);
         peers[0].tried = true;
-        peers[1].cooling = true;
-        assert!((0..9).all(|turn| pick(Balance::RoundRobin, &peers, turn, 0) == Some(2)));
+        peers[1].fitness = Fitness::Resting;
+        assert!((0..9).all(|turn| pick(Balance::RoundRobin, &peers, turn, 0, true) == Some(2)));
         peers[2].tried = true;
-        assert_eq!(pick(Balance::RoundRobin, &peers, 5, 0), Some(1));
+        assert_eq!(pick(Balance::RoundRobin, &peers, 5, 0, false), None);
+        assert_eq!(pick(Balance::RoundRobin, &peers, 5, 0, true), Some(1));
         peers[1].tried = true;
-        assert_eq!(pick(Balance::Fallback, &peers, 0, 0), None);
+        assert_eq!(pick(Balance::Fallback, &peers, 0, 0, true), None);
+    }
+
+    #[test]
+    fn a_peer_without_room_is_left_for_one_that_has_some() {
+        let mut peers = peers(&[1, 1]);
+        peers[0].fitness = Fitness::Tight;
+        assert_eq!(pick(Balance::Fallback, &peers, 0, 0, false), Some(1));
+        peers[1].fitness = Fitness::Resting;
+        assert_eq!(pick(Balance::Fallback, &peers, 0, 0, false), Some(0));
+    }
+
+    #[test]
+    fn a_peer_that_leaves_takes_only_its_own_keys_along() {
+        let all = peers(&[1, 1, 1, 1]);
+        let mut without = peers(&[1, 1, 1, 1]);
+        without[2].fitness = Fitness::Resting;
+        let of = |peers: &[Candidate], key| pick(Balance::ConsistentHash, peers, 0, key, false);
+        let mut counts = [0; 4];
+        for key in 0..4_000 {
+            let home = of(&all, key).unwrap();
+            counts[home] += 1;
+            if home != 2 {
+                assert_eq!(of(&without, key), Some(home), "key {key}");
+            }
+        }
+        assert!(
+            counts.iter().all(|n| (800..1_200).contains(n)),
+            "{counts:?}"
+        );
+    }
+
+    #[test]
+    fn the_least_busy_is_taken_and_equals_take_turns() {
+        let mut peers = peers(&[1, 1, 1]);
+        let taken: Vec<_> = (0..3)
+            .filter_map(|turn| pick(Balance::LeastConnections, &peers, turn, 0, true))
+            .collect();
+        assert_eq!(taken, [0, 1, 2]);
+        peers[0].running = 3;
+        peers[1].running = 1;
+        assert_eq!(pick(Balance::LeastConnections, &peers, 0, 0, true), Some(2));
     }
 }

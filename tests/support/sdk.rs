@@ -46,7 +46,7 @@ impl Language {
 
     /// The folder with the scripts and their packages. It is named by its content and made once; of
     /// several tests that make it at the same time the first to finish wins.
-    fn installed(&self) -> PathBuf {
+    pub fn installed(&self) -> PathBuf {
         let mut digest = Sha256::new();
         for pin in self.pins {
             digest.update(std::fs::read(self.sources().join(pin)).unwrap());

@@ -19,6 +19,8 @@ pub enum Manner {
     HangUpOnSecond(String),
     /// Answers as soon as it has a request's head, then reads the body.
     AnswerEarly(String),
+    /// Answers every request with what this says at that moment.
+    Told(Arc<Mutex<String>>),
     /// Reads requests and never answers.
     Silent,
 }
@@ -65,6 +67,14 @@ impl Upstream {
         upstream
     }
 
+    /// One that answers every request with these bytes until it is told others.
+    pub async fn told(bytes: &str) -> (Self, impl Fn(&str) + use<>) {
+        let words = Arc::new(Mutex::new(bytes.to_owned()));
+        let upstream = Self::start(Manner::Told(Arc::clone(&words))).await;
+        let tell = move |bytes: &str| *words.lock().unwrap() = bytes.to_owned();
+        (upstream, tell)
+    }
+
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -95,13 +105,13 @@ async fn serve(stream: TcpStream, connection: usize, manner: Manner, seen: Arc<M
             head,
             body,
         });
-        match &manner {
-            Manner::Answer(bytes) | Manner::HangUpOnSecond(bytes) => {
-                if wire.stream_mut().write_all(bytes.as_bytes()).await.is_err() {
-                    return;
-                }
-            }
-            Manner::AnswerEarly(_) | Manner::Silent => {}
+        let bytes = match &manner {
+            Manner::Answer(bytes) | Manner::HangUpOnSecond(bytes) => bytes.clone(),
+            Manner::Told(words) => words.lock().unwrap().clone(),
+            Manner::AnswerEarly(_) | Manner::Silent => continue,
+        };
+        if wire.stream_mut().write_all(bytes.as_bytes()).await.is_err() {
+            return;
         }
     }
 }

@@ -494,7 +494,7 @@ mod tests {
         let said = items_said(r#"[{"n":1},{"n":0},{"m":1},7]"#);
         for part in [
             "[1].n: found 0, expected a whole number from 1 to 9; ",
-            "[2].m: unknown field, did you mean n?; ",
+            "[2].m: unknown field, allowed are n; ",
             "[3]: must be a JSON object: invalid type",
         ] {
             assert!(said.contains(part), "{part} in {said}");

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::answers::int;
 use super::directory::Directory;
 use super::names;
-use super::record_steps::Put;
+use super::record_steps::{Next, Put};
 use super::records::{Change, KeyEntry, key_text};
 use crate::keys::{KeyHash, KeyId, KeyRecord};
 use crate::store::{AuditEntry, StoreError, StoreResult};
@@ -50,7 +50,9 @@ impl Directory {
             id: Uuid::now_v7(),
             ..Change::default()
         };
-        let put = self.steps.put_key(&self.link, 0, &entry, &change, &audit);
+        let put = self
+            .steps
+            .put_key(&self.link, 0, Next::Record(&entry), &change, &audit);
         match put.await? {
             Put::Done => {}
             Put::Absent | Put::Conflict | Put::Unfinished => return Err(id_exists()),
@@ -80,9 +82,9 @@ impl Directory {
             let new = entry.hashes().filter(|hash| !has(&present, hash));
             self.claim(id, new).await?;
             let expected = present.record.version;
-            let put = self
-                .steps
-                .put_key(&self.link, expected, &entry, &change, &audit);
+            let put =
+                self.steps
+                    .put_key(&self.link, expected, Next::Record(&entry), &change, &audit);
             match put.await? {
                 Put::Done => {
                     self.finish_mine(id).await?;
@@ -115,9 +117,9 @@ impl Directory {
                 from: Some(present.home().shard),
                 removed: Some(expected + 1),
             };
-            let put = self
-                .steps
-                .remove_key(&self.link, expected, &present, &change, &audit);
+            let put =
+                self.steps
+                    .put_key(&self.link, expected, Next::Gone(&present), &change, &audit);
             match put.await? {
                 Put::Done => {
                     self.finish_mine(id).await?;

@@ -63,7 +63,7 @@ async fn begin(edge: &Directory, expected: i64, entry: &KeyEntry, change: &Chang
     let audit = audit("begun");
     let put = edge
         .steps
-        .put_key(&edge.link, expected, entry, change, &audit);
+        .put_key(&edge.link, expected, Next::Record(entry), change, &audit);
     put.await.unwrap()
 }
 
@@ -174,7 +174,7 @@ async fn a_removal_that_stops_is_finished() {
     let audit = audit("delete");
     let put = dead
         .steps
-        .remove_key(&dead.link, 1, &present, &change, &audit);
+        .put_key(&dead.link, 1, Next::Gone(&present), &change, &audit);
     assert_eq!(put.await.unwrap(), Put::Done);
     let again = alive.create_key((*record).clone(), audit).await;
     assert!(

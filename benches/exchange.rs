@@ -180,6 +180,7 @@ async fn steps_once(setup: &Setup) {
             id: ReservationId(id),
             charge,
             event,
+            further: Vec::new(),
         })
         .await
         .unwrap();

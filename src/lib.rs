@@ -22,6 +22,7 @@ pub mod cli;
 pub mod config;
 pub mod exchange;
 pub mod keys;
+pub mod language;
 pub mod metering;
 pub mod proxy;
 pub mod quota;

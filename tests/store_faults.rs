@@ -17,8 +17,8 @@ mod faults {
         Amounts, Charge, GroupId, Limit, Period, Quotas, Rates, Reserved, Scope, ScopeClaim,
         Settled,
     };
-    use quota_proxy::store::embedded::{EmbeddedOptions, EmbeddedStore};
-    use quota_proxy::store::{Settlement, Store, StoreError, UsageQuery};
+    use quota_proxy::store::embedded::{EmbeddedOptions, EmbeddedStore, export_file};
+    use quota_proxy::store::{KeyQuery, Settlement, Store, StoreError, UsageQuery};
     use quota_proxy::time::{Moment, UnixMs};
     use rusqlite::Connection;
     use uuid::Uuid;
@@ -56,6 +56,7 @@ mod faults {
                 nano_usd: 0,
             }),
             event: event(id, key, UnixMs::now()),
+            further: Vec::new(),
         }
     }
 
@@ -111,7 +112,17 @@ mod faults {
 
         let store = open(&path);
         assert_eq!(store.standing(claim).await.unwrap().used.tokens, 170);
-        assert_eq!(store.list_keys(0, 10, false).await.unwrap().total, 1);
+        assert_eq!(
+            store
+                .list_keys(KeyQuery {
+                    limit: 10,
+                    ..KeyQuery::default()
+                })
+                .await
+                .unwrap()
+                .total,
+            1
+        );
     }
 
     #[tokio::test]
@@ -158,6 +169,53 @@ mod faults {
                       (SELECT tokens_booked FROM counters ORDER BY scope)";
         let booked: String = file.query_row(booked, [], |row| row.get(0)).unwrap();
         assert_eq!(booked, "110 110 60");
+    }
+
+    #[tokio::test]
+    async fn a_file_of_the_second_schema_learns_calls_and_charged_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("quota.db");
+        let file = Connection::open(&path).unwrap();
+        let written = include_str!("golden/store_schema_2.sql");
+        file.execute_batch(written).unwrap();
+        drop(file);
+        let key = KeyId(Uuid::from_u128(1));
+        for _ in 0..2 {
+            let store = open(&path);
+            for (charged_only, total) in [(false, 5), (true, 3)] {
+                let query = UsageQuery {
+                    key: Some(key),
+                    charged_only,
+                    limit: 10,
+                    ..UsageQuery::default()
+                };
+                let page = store.usage_events(query).await.unwrap();
+                assert_eq!((page.total, page.items.len()), (total, total as usize));
+                assert!(page.items.iter().all(|e| e.requests_remaining.is_none()));
+            }
+            let rollups = store.rollups(Some(key), "2026-01-01", "2026-12-31").await;
+            let rollups = rollups.unwrap();
+            // The best guess: requests and errors together, here 2 of 2 calls, and 4 of 3.
+            let calls: Vec<i64> = rollups.iter().map(|day| day.calls).collect();
+            assert_eq!(calls, [2, 4]);
+            assert_eq!(store.audit(0, 9).await.unwrap().total, 1);
+            assert_eq!(store.list_users(0, 9).await.unwrap().total, 0);
+            let found = store.invariants().await.unwrap();
+            assert!(found.checks.iter().all(|check| check.holds), "{found:?}");
+            store.close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_of_an_older_schema_is_not_exported() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("quota.db");
+        let file = Connection::open(&path).unwrap();
+        let written = include_str!("golden/store_schema_2.sql");
+        file.execute_batch(written).unwrap();
+        let (records, _) = tokio::sync::mpsc::channel(1);
+        let refused = export_file(&path, &records).unwrap_err().to_string();
+        assert!(refused.contains("schema version 2"), "{refused}");
     }
 
     #[tokio::test]

@@ -34,7 +34,9 @@ mod history {
         Standing,
     };
     use quota_proxy::store::redis::{LinkOptions, RedisOptions, RedisStore};
-    use quota_proxy::store::{GroupRecord, Settlement, Store, StoreError, StoreResult, UsageQuery};
+    use quota_proxy::store::{
+        GroupRecord, Settlement, Store, StoreError, StoreResult, UsageEvent, UsageQuery,
+    };
     use quota_proxy::time::UnixMs;
     use uuid::Uuid;
 
@@ -126,9 +128,14 @@ mod history {
                 match edge.reserve(ask.clone()).await {
                     Ok(Reserved::Granted(again)) => assert_eq!(again.held, grant.held),
                     Ok(other) => panic!("a repeated reserve answered {other:?}"),
-                    // Given up: undone, or settled below before that.
+                    // Its caller goes; where the repeated one was never sent, nobody undoes the first.
                     Err(_) => {
                         self.unanswered.fetch_add(1, Ordering::Relaxed);
+                        self.count_one();
+                        let event = event(ask.id.0, *key, UnixMs::now());
+                        let charge = Charge::Void;
+                        let id = ask.id;
+                        settle_surely(edge, Settlement { id, charge, event }).await;
                         return;
                     }
                 }
@@ -151,6 +158,7 @@ mod history {
                     id: ask.id,
                     charge,
                     event: event(ask.id.0, *key, UnixMs::now()),
+                    further: Vec::new(),
                 };
                 settle_surely(edge, settlement).await;
             }
@@ -249,6 +257,10 @@ mod history {
                 1 => proxy.swallow_reply_to("EVALSHA"),
                 _ => {}
             }
+            // As a running edge does: what was given up must not wait until its lease is charged.
+            for edge in &world.edges {
+                edge.sweep().await.ok();
+            }
         }
         for task in tasks {
             task.await.unwrap();
@@ -280,6 +292,7 @@ mod history {
                     nano_usd: 0,
                 }),
                 event: event(asks[at].id.0, *key, UnixMs::now()),
+                further: Vec::new(),
             };
             settle_surely(edge, settlement).await;
         };
@@ -395,7 +408,7 @@ mod history {
         })
         .await;
         let charged = world.charged.load(Ordering::Relaxed);
-        let mut used = 0;
+        let (mut used, mut lost) = (0, 0);
         for (key, claims) in &world.keys {
             let standings = [
                 edge.standing(claims[0]).await.unwrap(),
@@ -410,10 +423,16 @@ mod history {
             };
             let page = edge.usage_events(query).await.unwrap();
             let booked: i64 = page.items.iter().map(|event| event.total_tokens).sum();
+            let of_leases = |event: &&UsageEvent| event.reason.as_deref() == Some("lease_expired");
+            lost += page.items.iter().filter(of_leases).count();
             assert_eq!(booked, standings[0].used.tokens, "I5");
         }
         let group = edge.standing(world.keys[0].1[1]).await.unwrap();
         assert_eq!(group.used.tokens, used, "the group is the sum of its keys");
+        assert_eq!(
+            lost, 0,
+            "leases that ran out, though all was settled or undone"
+        );
         assert_eq!(used, charged, "what callers settled is what was charged");
         println!(
             "{} operations: {} granted, {} refused, {} unanswered, {charged} tokens charged: no violation",

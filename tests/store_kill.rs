@@ -22,7 +22,7 @@ mod kill {
         Amounts, Charge, Limit, Period, Quotas, Rates, ReservationId, Reserved, Scope, ScopeClaim,
     };
     use quota_proxy::store::embedded::{EmbeddedOptions, EmbeddedStore};
-    use quota_proxy::store::{Settlement, Store, UsageQuery};
+    use quota_proxy::store::{KeyQuery, Settlement, Store, UsageQuery};
     use quota_proxy::time::UnixMs;
     use uuid::Uuid;
 
@@ -56,7 +56,15 @@ mod kill {
             return;
         };
         let store = EmbeddedStore::open(Path::new(&path), EmbeddedOptions::default()).unwrap();
-        let key = store.list_keys(0, 1, false).await.unwrap().items[0].id;
+        let key = store
+            .list_keys(KeyQuery {
+                limit: 1,
+                ..KeyQuery::default()
+            })
+            .await
+            .unwrap()
+            .items[0]
+            .id;
         let tasks = (0..16).map(|task| tokio::spawn(exchanges(store.clone(), key, task)));
         for task in tasks.collect::<Vec<_>>() {
             task.await.unwrap();
@@ -83,6 +91,7 @@ mod kill {
                     nano_usd: USED,
                 }),
                 event: event(id, key, UnixMs::now()),
+                further: Vec::new(),
             };
             store.settle(settlement).await.unwrap();
             acknowledge('S', id);

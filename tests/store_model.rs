@@ -213,6 +213,7 @@ mod model {
                 id: ask.id,
                 charge,
                 event,
+                further: Vec::new(),
             };
             assert_eq!(self.store.settle(settlement).await.unwrap(), expected);
         }

@@ -184,6 +184,7 @@ mod slices {
                     nano_usd: tokens,
                 }),
                 event: event(id.0, self.key(), UnixMs::now()),
+                further: Vec::new(),
             }
         }
 

@@ -122,6 +122,7 @@ pub async fn settle(store: &dyn Store, key: KeyId, id: ReservationId) {
         id,
         charge: Charge::Exact(charged()),
         event: event(key, id),
+        further: Vec::new(),
     };
     store.settle(settlement).await.expect("settled");
 }

@@ -59,15 +59,15 @@ pub(super) async fn root() -> Json<Value> {
 
 pub(super) async fn health_answer(State(admin): State<Arc<Admin>>) -> Response {
     let draining = admin.state.draining.load(Ordering::Relaxed);
-    let config = admin.state.config.load_full();
-    let (status, body) = health(&*admin.state.store, &config, draining).await;
+    let config = admin.config();
+    let (status, body) = health(admin.store(), &config, draining).await;
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, Json(body)).into_response()
 }
 
 /// `GET /metrics`. What is held is asked of the store now; a store that is away leaves the last figures.
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response, Failure> {
-    let totals = tokio::time::timeout(STORE_PATIENCE, admin.state.store.totals()).await;
+    let totals = tokio::time::timeout(STORE_PATIENCE, admin.store().totals()).await;
     if let Ok(Ok(totals)) = totals {
         let held = totals.held;
         let open = totals.open_reservations;

@@ -19,7 +19,7 @@ pub(super) async fn list(
     let mut query = Query::of(&uri);
     let (skip, limit) = query.page();
     query.finish()?;
-    let page = admin.state.store.audit(skip, limit).await?;
+    let page = admin.store().audit(skip, limit).await?;
     Ok(Json(json!({
         "items": page.items, "total": page.total, "skip": skip, "limit": limit,
     })))

@@ -1,150 +1,146 @@
-//! Who may use the admin service. Denied by default: the open paths are listed, every other one,
-//! known or not, asks for an operator.
+//! Who may use the admin service. Denied by default: what `paths` does not list asks for an operator.
 
 use std::sync::Arc;
 
-use argon2::Argon2;
-use argon2::password_hash::PasswordVerifier as _;
-use argon2::password_hash::phc::PasswordHash;
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use base64::Engine as _;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue};
-use parking_lot::Mutex;
-use serde_json::{Value, json};
-use tokio::sync::{OnceCell, Semaphore};
+use uuid::Uuid;
 
-use super::backoff::{Backoff, Guesser};
-use super::failure::Failure;
+use super::Admin;
+use super::backoff::Guesser;
+use super::failure::{Failure, shaped};
 use super::listen::ClientAddr;
-use super::session::{NoSession, Sessions};
-use super::{Admin, random_bytes};
-use crate::config::{AdminConfig, SecretText};
+use super::login::{has_password, refused, same};
+use super::paths::{Area, Shape};
+use super::session::{Holder, NoSession, Token};
+use crate::config::AdminConfig;
+use crate::exchange::{CallerFacts, Identity, Refusal};
 use crate::keys::KeyHash;
-use crate::store::Store;
-use crate::telemetry::event::LoginRefused;
+use crate::language::Language;
+use crate::store::{Role, UserRecord};
 use crate::time::UnixMs;
 
-/// Paths that anyone may ask. The sign-in checks for itself who asks.
-const OPEN: [&str; 5] = ["/", "/health", "/healthz", "/metrics", "/admin/login"];
-
-/// Paths that a caller asks with a key of its own, checked where they are answered.
-const OWN_KEY: &str = "/api/usage/";
-
 const BEARER: &str = "Bearer";
-const BASIC: &str = "Basic realm=\"quota-proxy admin\", charset=\"UTF-8\"";
 
-/// Password hashes at work at once: each takes 19 MiB and more.
-const MAX_HASHING: usize = 2;
-/// Sign-ins that work at a hash or wait for it, at most; beyond, a caller tries again.
-const MAX_QUEUED: usize = 16;
-/// Seconds until then.
-const QUEUE_WAIT_SECS: u64 = 1;
+/// Whoever signed in.
+#[derive(Clone, Debug)]
+pub struct Person {
+    /// What the audit log calls `who`.
+    pub name: String,
+    /// `None` for the operator of the configuration.
+    pub user: Option<Arc<UserRecord>>,
+    /// The session that was shown; `None` for the static token.
+    pub session: Option<OpenSession>,
+}
+
+/// A session and when it ends by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenSession {
+    pub id: Uuid,
+    pub until: UnixMs,
+}
+
+impl Person {
+    pub fn is_operator(&self) -> bool {
+        self.user
+            .as_ref()
+            .is_none_or(|user| user.role == Role::Admin)
+    }
+}
 
 /// The operator behind a request; what the audit log calls `who`.
 #[derive(Clone, Debug)]
 pub struct Operator(pub String);
 
-/// What the guard remembers.
-#[derive(Debug)]
-pub struct Guard {
-    backoff: Mutex<Backoff>,
-    hashing: Arc<Semaphore>,
-    queue: Semaphore,
-    sessions: OnceCell<Sessions>,
+/// A caller whose key stands, with the facts it was admitted by.
+#[derive(Clone, Debug)]
+pub struct OwnKey {
+    pub identity: Identity,
+    pub caller: CallerFacts,
 }
 
-impl Default for Guard {
-    fn default() -> Self {
-        Guard {
-            backoff: Mutex::default(),
-            hashing: Arc::new(Semaphore::new(MAX_HASHING)),
-            queue: Semaphore::new(MAX_QUEUED),
-            sessions: OnceCell::new(),
-        }
-    }
-}
-
-impl Guard {
-    async fn sessions(
-        &self,
-        config: &AdminConfig,
-        store: &dyn Store,
-    ) -> Result<&Sessions, Failure> {
-        let made = self.sessions.get_or_try_init(|| async {
-            if let Some(key) = &config.secret_key {
-                return Ok(Sessions::new(key.reveal().as_bytes()));
-            }
-            let fresh = base64::engine::general_purpose::STANDARD.encode(random_bytes()?);
-            let key = store.setting_or_insert("secret_key", &fresh).await?;
-            Ok(Sessions::new(key.as_bytes()))
-        });
-        made.await
-    }
-
-    fn attempt(&self, guesser: &Guesser, now: UnixMs) -> Result<(), Failure> {
-        let waiting = self.backoff.lock().attempt(guesser, now);
-        waiting.map_err(|ms| Failure::TooMany(u64::try_from(ms).unwrap_or(0).div_ceil(1_000)))
-    }
-
-    fn forgive(&self, guesser: &Guesser) {
-        self.backoff.lock().forgive(guesser);
-    }
-}
-
-/// The layer around every route.
+/// The layer around every route: lets in whom the path is for, and gives failures their shape.
 pub async fn guard(State(admin): State<Arc<Admin>>, mut request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let open = OPEN.contains(&path) || path.starts_with(OWN_KEY);
-    let mut response = if open {
-        next.run(request).await
-    } else {
-        match operator(&admin, request.headers(), client(&request)).await {
-            Ok(operator) => {
-                request.extensions_mut().insert(operator);
-                next.run(request).await
+    let path = request.uri().path().to_owned();
+    let language = language(request.headers());
+    let mut response = match let_in(&admin, &path, &mut request).await {
+        Ok(()) => {
+            let own = request.extensions().get::<OwnKey>().cloned();
+            let mut response = next.run(request).await;
+            if let Some(own) = own {
+                response.extensions_mut().insert(own);
             }
-            Err(failure) => failure.into_response(),
+            response
         }
+        Err(failure) => failure.into_response(),
     };
+    response = shaped(response, Shape::of(&path), language);
     let headers = response.headers_mut();
-    // Answers carry secrets and figures of the moment.
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Answers carry secrets and figures of the moment; what never changes says so itself.
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
-fn client(request: &Request) -> ClientAddr {
+fn language(headers: &HeaderMap) -> Language {
+    let accept = headers.get(ACCEPT_LANGUAGE);
+    let accept = accept.and_then(|value| value.to_str().ok());
+    accept.map_or(Language::English, Language::preferred)
+}
+
+/// Tells the handlers who asks.
+async fn let_in(admin: &Admin, path: &str, request: &mut Request) -> Result<(), Failure> {
+    let client = client(request);
+    let area = Area::of(path);
+    match area {
+        Area::Open => {}
+        Area::OwnKey => {
+            let own = own_key(admin, request.headers(), client).await?;
+            request.extensions_mut().insert(own);
+        }
+        Area::User | Area::Operator => {
+            let person = person(admin, request.headers(), client).await?;
+            if person.is_operator() {
+                request
+                    .extensions_mut()
+                    .insert(Operator(person.name.clone()));
+            } else if area == Area::Operator {
+                return Err(Failure::Forbidden("this is for operators"));
+            }
+            request.extensions_mut().insert(person);
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn client(request: &Request) -> ClientAddr {
     let known = request.extensions().get::<ClientAddr>().copied();
     known.unwrap_or(ClientAddr(None))
 }
 
-async fn operator(
-    admin: &Admin,
-    headers: &HeaderMap,
-    client: ClientAddr,
-) -> Result<Operator, Failure> {
-    let config = admin.state.config.load_full();
+async fn person(admin: &Admin, headers: &HeaderMap, client: ClientAddr) -> Result<Person, Failure> {
+    let config = admin.config();
     let config = &config.admin;
-    unlocked(config)?;
     let Some(bearer) = credentials(headers, "bearer") else {
         let why = "sign in: Authorization: Bearer with the admin token, or with one from POST /admin/login";
+        unlocked(config)?;
         return Err(Failure::Unauthorized(why, BEARER));
     };
-    let now = (admin.state.clock)();
-    if bearer.split('.').count() == 3 && has_password(config) {
+    let now = admin.now();
+    if bearer.split('.').count() == 3 {
         // A good signature cannot be guessed: a session is never kept out by others' guesses.
-        let store = &*admin.state.store;
-        match admin
-            .guard
-            .sessions(config, store)
-            .await?
-            .read(bearer, config, now)
-        {
-            Ok(user) => return Ok(Operator(user)),
+        let sessions = admin.guard.sessions(config, admin.store()).await?;
+        match sessions.read(bearer, now) {
+            Ok(token) => {
+                if let Some(person) = holder_of(admin, config, &token).await? {
+                    return Ok(person);
+                }
+            }
             Err(NoSession::Expired) => {
                 let why = "the session is over, sign in again";
                 return Err(Failure::Unauthorized(why, BEARER));
@@ -152,68 +148,52 @@ async fn operator(
             Err(NoSession::Forged) => {}
         }
     }
+    unlocked(config)?;
     let guesser = Guesser::at_token(client.0);
     admin.guard.attempt(&guesser, now)?;
     if let Some(token) = &config.token
         && same(token, bearer)
     {
         admin.guard.forgive(&guesser);
-        return Ok(Operator(String::from("token")));
+        return Ok(Person {
+            name: String::from("token"),
+            user: None,
+            session: None,
+        });
     }
     refused(admin, client, "a wrong or forged token");
     Err(Failure::Unauthorized("the token is not valid", BEARER))
 }
 
-/// `POST /admin/login`, Basic (RFC 7617).
-pub async fn login(
-    State(admin): State<Arc<Admin>>,
-    request: Request,
-) -> Result<Json<Value>, Failure> {
-    let config = admin.state.config.load_full();
-    let config = &config.admin;
-    unlocked(config)?;
-    if !has_password(config) {
-        let why = "sign-in by password is off: set admin.password or admin.password_hash";
-        return Err(Failure::Forbidden(why));
-    }
-    let Some((user, password)) = credentials(request.headers(), "basic").and_then(basic) else {
-        let why = "sign in with Basic authentication";
-        return Err(Failure::Unauthorized(why, BASIC));
+/// Whose session a well signed token is; `None` where it was ended, or its credential has changed.
+async fn holder_of(
+    admin: &Admin,
+    config: &AdminConfig,
+    token: &Token,
+) -> Result<Option<Person>, Failure> {
+    let sessions = admin.guard.sessions(config, admin.store()).await?;
+    let user = match token.user {
+        None if !has_password(config) => return Ok(None),
+        None if !sessions.fits(token, &Holder::of_config(config)) => return Ok(None),
+        None => None,
+        Some(id) => match admin.store().user(id).await? {
+            Some(user) if user.active && sessions.fits(token, &Holder::of_user(&user)) => {
+                Some(user)
+            }
+            _ => return Ok(None),
+        },
     };
-    let now = (admin.state.clock)();
-    let client = client(&request);
-    let guesser = Guesser::at_password(client.0, &user);
-    admin.guard.attempt(&guesser, now)?;
-    let right_user = same(&SecretText::new(config.username.clone()), &user);
-    // The password is checked for a wrong user too: names must not be told by time.
-    let right_password = password_fits(&admin.guard, config, password).await?;
-    if !(right_user && right_password) {
-        refused(&admin, client, "a wrong user name or password");
-        let why = "the user name or the password is wrong";
-        return Err(Failure::Unauthorized(why, BASIC));
+    if admin.store().session_ended(token.id).await? {
+        return Ok(None);
     }
-    admin.guard.forgive(&guesser);
-    let sessions = admin.guard.sessions(config, &*admin.state.store).await?;
-    let token = sessions
-        .open(config, now)
-        .map_err(|e| Failure::Internal(format!("a session cannot be made: {e}")))?;
-    Ok(Json(json!({
-        "access_token": token,
-        "token_type": "bearer",
-        "expires_in": config.session_ttl.as_secs(),
-    })))
-}
-
-fn refused(admin: &Admin, client: ClientAddr, cause: &'static str) {
-    let event = LoginRefused {
-        from: client.0,
-        cause,
-    };
-    event.emit(&admin.state.metrics);
-}
-
-fn has_password(config: &AdminConfig) -> bool {
-    config.password.is_some() || config.password_hash.is_some()
+    Ok(Some(Person {
+        name: token.name.clone(),
+        user,
+        session: Some(OpenSession {
+            id: token.id,
+            until: token.until,
+        }),
+    }))
 }
 
 fn unlocked(config: &AdminConfig) -> Result<(), Failure> {
@@ -225,7 +205,7 @@ fn unlocked(config: &AdminConfig) -> Result<(), Failure> {
 }
 
 /// What follows the scheme in `Authorization`; nothing where the header stands twice.
-fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
+pub(super) fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (value, None) = (values.next()?, values.next()) else {
         return None;
@@ -235,62 +215,41 @@ fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
     (found.eq_ignore_ascii_case(scheme) && !rest.is_empty()).then_some(rest)
 }
 
-fn basic(encoded: &str) -> Option<(String, String)> {
-    let bytes = base64::engine::general_purpose::STANDARD
-        .decode(encoded)
-        .ok()?;
-    let text = String::from_utf8(bytes).ok()?;
-    let (user, password) = text.split_once(':')?;
-    Some((user.to_owned(), password.to_owned()))
+/// The caller by its key, admitted as the edge admits it.
+async fn own_key(
+    admin: &Admin,
+    headers: &HeaderMap,
+    client: ClientAddr,
+) -> Result<OwnKey, Failure> {
+    let origin = headers.get(ORIGIN);
+    let caller = CallerFacts {
+        hash: secret_hash(headers)?,
+        ip: client.0,
+        origin: origin.map(|o| o.to_str().unwrap_or("").to_owned()),
+    };
+    let desk = &admin.state.desk;
+    let identity = desk.identify_now(&caller, None, admin.now()).await?;
+    Ok(OwnKey { identity, caller })
 }
 
-/// Equality in time that depends on neither content nor length: hashes are compared.
-fn same(expected: &SecretText, given: &str) -> bool {
-    KeyHash::of(expected.reveal().as_bytes()).same(&KeyHash::of(given.as_bytes()))
-}
-
-async fn password_fits(
-    guard: &Guard,
-    config: &AdminConfig,
-    given: String,
-) -> Result<bool, Failure> {
-    let Some(hash) = config.password_hash.clone() else {
-        return Ok(config.password.as_ref().is_some_and(|p| same(p, &given)));
-    };
-    let Ok(_place) = guard.queue.try_acquire() else {
-        return Err(Failure::TooMany(QUEUE_WAIT_SECS));
-    };
-    let slot = guard.hashing.clone().acquire_owned().await;
-    let slot = slot.map_err(|e| Failure::Internal(e.to_string()))?;
-    let checked = tokio::task::spawn_blocking(move || {
-        // Held to the end of the work, though the caller may have gone.
-        let _slot = slot;
-        let hash = PasswordHash::new(hash.reveal()).map_err(|e| e.to_string())?;
-        Ok(Argon2::default()
-            .verify_password(given.as_bytes(), &hash)
-            .is_ok())
+/// The key from `Authorization: Bearer` or `X-API-Key`; two that differ are refused.
+fn secret_hash(headers: &HeaderMap) -> Result<Option<KeyHash>, Refusal> {
+    let bearers = headers.get_all(AUTHORIZATION).iter();
+    let bearers = bearers.filter_map(|value| {
+        let (scheme, rest) = value.to_str().ok()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim())
     });
-    let checked: Result<bool, String> = checked
-        .await
-        .map_err(|e| Failure::Internal(e.to_string()))?;
-    checked.map_err(|e| Failure::Internal(format!("admin.password_hash cannot be read: {e}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn sign_ins_do_not_queue_without_end() {
-        let parsed = crate::config::parse("", "none", std::path::Path::new("."), &|_| None);
-        let mut config = parsed.unwrap().config.admin;
-        config.password_hash = Some(SecretText::new("no hash"));
-        let guard = Guard::default();
-        let places = guard.queue.try_acquire_many(16).unwrap();
-        let fits = password_fits(&guard, &config, String::from("x")).await;
-        assert!(matches!(fits, Err(Failure::TooMany(1))), "{fits:?}");
-        drop(places);
-        let fits = password_fits(&guard, &config, String::from("x")).await;
-        assert!(matches!(fits, Err(Failure::Internal(_))), "{fits:?}");
+    let named = headers.get_all("x-api-key").iter();
+    let named = named.filter_map(|value| value.to_str().ok().map(str::trim));
+    let mut hashes = bearers
+        .chain(named)
+        .filter(|secret| !secret.is_empty())
+        .map(|secret| KeyHash::of(secret.as_bytes()));
+    let Some(first) = hashes.next() else {
+        return Ok(None);
+    };
+    if hashes.any(|other| !other.same(&first)) {
+        return Err(Refusal::TwoKeys);
     }
+    Ok(Some(first))
 }

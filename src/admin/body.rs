@@ -14,13 +14,14 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::failure::Failure;
+use super::fault::{Allowed, Fault, Problem};
 use crate::quota::amount::MAX_AMOUNT;
 use crate::quota::money::nano_of;
 
 /// Bytes of a body at most.
 pub const MAX_BODY: usize = 1024 * 1024;
 /// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Entries of a list at most.
 const MAX_LIST: usize = 1_000;
 /// Bytes of a JSON value that is kept as it is.
@@ -41,7 +42,7 @@ pub async fn read(body: Body) -> Result<Bytes, Failure> {
         Err(_) => Err(Failure::TooSlow),
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if is_too_large(&error) => Err(Failure::TooLarge),
-        Ok(Err(_)) => Err(Failure::Invalid(String::from("the body broke off"))),
+        Ok(Err(_)) => Err(Failure::invalid("the body broke off")),
     }
 }
 
@@ -79,7 +80,7 @@ impl<T> Given<T> {
 pub struct Fields {
     values: BTreeMap<String, Box<RawValue>>,
     known: Vec<&'static str>,
-    faults: Vec<String>,
+    faults: Vec<Fault>,
 }
 
 impl Fields {
@@ -87,7 +88,7 @@ impl Fields {
     /// When the body is no JSON object, or names a field twice.
     pub fn parse(body: &[u8]) -> Result<Self, Failure> {
         let values: Unique = serde_json::from_slice(body)
-            .map_err(|e| Failure::Invalid(format!("the body must be a JSON object: {e}")))?;
+            .map_err(|e| Failure::invalid(format!("the body must be a JSON object: {e}")))?;
         Ok(Fields {
             values: values.0,
             known: Vec::new(),
@@ -115,21 +116,18 @@ impl Fields {
         if self.faults.is_empty() {
             return Ok(());
         }
-        Err(Failure::Invalid(self.faults.join("; ")))
+        Err(Failure::Invalid(self.faults))
     }
 
-    pub fn fault(&mut self, text: String) {
-        self.faults.push(text);
+    pub fn fault(&mut self, fault: Fault) {
+        self.faults.push(fault);
     }
 
     /// A field that must be there and is not, or is null.
     pub fn require(&mut self, name: &str) {
-        let found_bad = self
-            .faults
-            .iter()
-            .any(|f| f.starts_with(&format!("{name}: ")));
+        let found_bad = self.faults.iter().any(|fault| fault.field == name);
         if !found_bad {
-            self.faults.push(format!("{name}: is required"));
+            self.faults.push(Fault::new(name, Problem::Required));
         }
     }
 
@@ -137,7 +135,7 @@ impl Fields {
     pub fn take<T>(
         &mut self,
         name: &'static str,
-        allowed: &str,
+        allowed: impl Into<Allowed>,
         read: impl FnOnce(&str) -> Option<T>,
     ) -> Given<T> {
         self.known.push(name);
@@ -150,17 +148,19 @@ impl Fields {
         if let Some(value) = read(raw.get()) {
             return Given::Value(value);
         }
-        let found = cut(raw.get());
-        self.faults
-            .push(format!("{name}: found {found}, expected {allowed}"));
+        let problem = Problem::Expected {
+            found: cut(raw.get()),
+            allowed: allowed.into(),
+        };
+        self.faults.push(Fault::new(name, problem));
         Given::Absent
     }
 
     /// Text of so many characters, none of them a control character, and not blank where at least
     /// one is required.
     pub fn text(&mut self, name: &'static str, length: RangeInclusive<usize>) -> Given<String> {
-        let allowed = format!("text of {} to {} characters", length.start(), length.end());
-        self.take(name, &allowed, |raw| {
+        let allowed = Allowed::Text(*length.start(), *length.end());
+        self.take(name, allowed, |raw| {
             let text: String = serde_json::from_str(raw).ok()?;
             let blank = *length.start() > 0 && text.trim().is_empty();
             let control = text
@@ -171,8 +171,7 @@ impl Fields {
     }
 
     pub fn int(&mut self, name: &'static str, range: RangeInclusive<i64>) -> Given<i64> {
-        let allowed = format!("a whole number from {} to {}", range.start(), range.end());
-        self.take(name, &allowed, |raw| {
+        self.take(name, &range, |raw| {
             serde_json::from_str(raw).ok().filter(|n| range.contains(n))
         })
     }
@@ -199,11 +198,10 @@ impl Fields {
     pub fn list(
         &mut self,
         name: &'static str,
-        allowed: &str,
+        allowed: &'static str,
         fits: impl Fn(&str) -> bool,
     ) -> Given<Vec<String>> {
-        let allowed = format!("a list of at most {MAX_LIST} of {allowed}");
-        self.take(name, &allowed, |raw| {
+        self.take(name, Allowed::List(MAX_LIST, allowed), |raw| {
             let list: Vec<String> = serde_json::from_str(raw).ok()?;
             let fit = list.len() <= MAX_LIST && list.iter().all(|e| e.len() <= 255 && fits(e));
             fit.then_some(list)
@@ -223,8 +221,8 @@ impl Fields {
 
     /// A JSON object that is kept as it is.
     pub fn object(&mut self, name: &'static str) -> Given<Value> {
-        let allowed = format!("an object of at most {MAX_KEPT} bytes and {MAX_DEPTH} levels");
-        self.take(name, &allowed, |raw| {
+        let allowed = "an object of at most 16384 bytes and 16 levels";
+        self.take(name, allowed, |raw| {
             let value: Value = serde_json::from_str(raw).ok()?;
             (value.is_object() && raw.len() <= MAX_KEPT && depth(&value) <= MAX_DEPTH)
                 .then_some(value)
@@ -248,15 +246,12 @@ fn depth(value: &Value) -> usize {
 }
 
 /// A field that is not known, and the one that was probably meant.
-fn unknown(name: &str, known: &[&'static str]) -> String {
-    match crate::config::nearest(name, known) {
-        Some(near) => format!("{}: unknown field, did you mean {near}?", cut(name)),
-        None => format!(
-            "{}: unknown field, allowed are {}",
-            cut(name),
-            known.join(", ")
-        ),
-    }
+fn unknown(name: &str, known: &[&'static str]) -> Fault {
+    let problem = Problem::Unknown {
+        near: crate::config::nearest(name, known),
+        known: known.to_vec(),
+    };
+    Fault::new(cut(name), problem)
 }
 
 /// A value as a message shows it.
@@ -298,17 +293,18 @@ impl<'de> Deserialize<'de> for Unique {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::language::Language;
 
     fn faults(json: &str, read: impl FnOnce(&mut Fields)) -> String {
         let mut fields = match Fields::parse(json.as_bytes()) {
             Ok(fields) => fields,
-            Err(Failure::Invalid(text)) => return text,
+            Err(Failure::Invalid(faults)) => return Fault::say_all(&faults, Language::English),
             Err(other) => panic!("{other:?}"),
         };
         read(&mut fields);
         match fields.finish() {
             Ok(()) => String::new(),
-            Err(Failure::Invalid(text)) => text,
+            Err(Failure::Invalid(faults)) => Fault::say_all(&faults, Language::English),
             Err(other) => panic!("{other:?}"),
         }
     }

@@ -17,7 +17,7 @@ use super::failure::Failure;
 use super::query::MAX_PAGE;
 use super::{Admin, audit_entry, usd};
 use crate::quota::{GroupId, Limit, Quotas};
-use crate::store::{Freshness, GroupRecord};
+use crate::store::{Freshness, GroupRecord, KeyQuery};
 
 type Answer = Result<Json<Value>, Failure>;
 type Id = Result<Path<String>, PathRejection>;
@@ -45,7 +45,7 @@ pub(super) async fn create(
 }
 
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Answer {
-    let groups = admin.state.store.list_groups().await?;
+    let groups = admin.store().list_groups().await?;
     let counts = key_counts(&admin).await?;
     Ok(Json(groups.iter().map(|g| item(g, &counts)).collect()))
 }
@@ -84,7 +84,7 @@ pub(super) async fn delete(
     let change = (serde_json::to_value(&*group).ok(), None);
     let subject = group.id.0.to_string();
     let entry = audit_entry(&admin, &who, "delete group", subject, change);
-    admin.state.store.delete_group(group.id, entry).await?;
+    admin.store().delete_group(group.id, entry).await?;
     Ok(Json(json!({"message": "Group deleted"})))
 }
 
@@ -94,7 +94,7 @@ async fn put(
     before: Option<&GroupRecord>,
     group: GroupRecord,
 ) -> Answer {
-    let others = admin.state.store.list_groups().await?;
+    let others = admin.store().list_groups().await?;
     if others
         .iter()
         .any(|g| g.name == group.name && g.id != group.id)
@@ -112,7 +112,7 @@ async fn put(
         serde_json::to_value(&group).ok(),
     );
     let entry = audit_entry(admin, who, what, group.id.0.to_string(), records);
-    let group = admin.state.store.put_group(group, entry).await?;
+    let group = admin.store().put_group(group, entry).await?;
     Ok(Json(item(&group, &key_counts(admin).await?)))
 }
 
@@ -168,15 +168,19 @@ fn read_limit(quotas: &mut Fields, name: &'static str, limit: &mut Limit) {
         limit.period = period.value().unwrap_or(limit.period);
         Ok(())
     });
-    if let Err(Failure::Invalid(why)) = read.map_err(within(name)) {
-        quotas.fault(why);
+    if let Err(Failure::Invalid(faults)) = read.map_err(within(name)) {
+        for fault in faults {
+            quotas.fault(fault);
+        }
     }
 }
 
 /// Says where a fault of an inner object lies.
 fn within(name: &str) -> impl Fn(Failure) -> Failure + '_ {
     move |failure| match failure {
-        Failure::Invalid(why) => Failure::Invalid(format!("{name}: {why}")),
+        Failure::Invalid(faults) => {
+            Failure::Invalid(faults.into_iter().map(|f| f.within(name)).collect())
+        }
         other => other,
     }
 }
@@ -211,8 +215,7 @@ async fn find(admin: &Admin, id: Id) -> Result<Arc<GroupRecord>, Failure> {
     let Path(text) = id.map_err(|_| NO_GROUP)?;
     let id = Uuid::try_parse(&text).map_err(|_| NO_GROUP)?;
     admin
-        .state
-        .store
+        .store()
         .group(GroupId(id), Freshness::Now)
         .await?
         .ok_or(NO_GROUP)
@@ -223,7 +226,14 @@ async fn key_counts(admin: &Admin) -> Result<HashMap<GroupId, usize>, Failure> {
     let mut counts = HashMap::new();
     let mut skip = 0;
     loop {
-        let page = admin.state.store.list_keys(skip, MAX_PAGE, false).await?;
+        let page = admin
+            .store()
+            .list_keys(KeyQuery {
+                skip,
+                limit: MAX_PAGE,
+                ..KeyQuery::default()
+            })
+            .await?;
         for group in page.items.iter().filter_map(|key| key.group) {
             *counts.entry(group).or_insert(0) += 1;
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::body::{Fields, Given};
+use super::fault::{Allowed, Fault};
 use super::query::day;
 use crate::keys::allow::is_origin_entry;
 use crate::keys::{KeyId, KeyRecord, Secret};
@@ -147,9 +148,8 @@ pub fn prefix(fields: &mut Fields) -> Given<String> {
 }
 
 fn tier(fields: &mut Fields, tiers: &BTreeMap<String, Rates>) -> Given<String> {
-    let names: Vec<&str> = tiers.keys().map(String::as_str).collect();
-    let allowed = format!("one of {}", names.join(", "));
-    fields.take("rate_limit_tier", &allowed, |raw| {
+    let allowed = Allowed::OneOf(tiers.keys().cloned().collect());
+    fields.take("rate_limit_tier", allowed, |raw| {
         let name: String = serde_json::from_str(raw).ok()?;
         tiers.contains_key(&name).then_some(name)
     })
@@ -167,9 +167,8 @@ fn expiry(fields: &mut Fields, now: UnixMs) -> Given<UnixMs> {
     });
     match (days, at) {
         (Given::Value(_), Given::Value(_)) => {
-            fields.fault(String::from(
-                "expires_at: give it or expires_in_days, not both",
-            ));
+            let words = "give it or expires_in_days, not both";
+            fields.fault(Fault::words("expires_at", words));
             Given::Absent
         }
         (Given::Value(days), _) => Given::Value(now.plus_ms(days * DAY_MS)),

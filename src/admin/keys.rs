@@ -13,13 +13,14 @@ use uuid::Uuid;
 use super::auth::Operator;
 use super::body::{self, Fields, Given};
 use super::failure::Failure;
+use super::fault::{Fault, Problem};
 use super::key_change::{self, KeyChange};
 use super::key_item;
 use super::query::Query;
 use super::{Admin, audit_entry, random_bytes};
 use crate::keys::{KeyId, KeyRecord, PreviousSecret, Secret};
 use crate::quota::{GroupId, Scope};
-use crate::store::StoreError;
+use crate::store::{KeyQuery, StoreError};
 
 type Answer = Result<Json<Value>, Failure>;
 type Id = Result<Path<String>, PathRejection>;
@@ -58,7 +59,7 @@ pub(super) async fn create(
         key.id.0.to_string(),
         (None, shown(&key)),
     );
-    let key = admin.state.store.create_key(key, entry).await?;
+    let key = admin.store().create_key(key, entry).await?;
     Ok(Json(json!({
         "id": key.id,
         "api_key": secret.reveal(),
@@ -77,9 +78,13 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>, uri: Uri) -> Answer {
     let active_only = query.flag("active_only");
     query.finish()?;
     let page = admin
-        .state
-        .store
-        .list_keys(skip, limit, active_only)
+        .store()
+        .list_keys(KeyQuery {
+            active_only,
+            skip,
+            limit,
+            ..KeyQuery::default()
+        })
         .await?;
     let mut items = Vec::with_capacity(page.items.len());
     for key in &page.items {
@@ -200,14 +205,10 @@ pub(super) async fn reset(
     id: Id,
 ) -> Answer {
     let key = find(&admin, id).await?;
-    let before = key_item::standing(&*admin.state.store, &key, admin.rates(&key.tier)).await?;
+    let before = key_item::standing(admin.store(), &key, admin.rates(&key.tier)).await?;
     let change = (Some(json!({"used": before.used})), Some(json!({"used": 0})));
     let entry = audit_entry(&admin, &who, "reset key", key.id.0.to_string(), change);
-    admin
-        .state
-        .store
-        .reset_used(Scope::Key(key.id), entry)
-        .await?;
+    admin.store().reset_used(Scope::Key(key.id), entry).await?;
     Ok(message(String::from("API key usage reset")))
 }
 
@@ -232,7 +233,7 @@ pub(super) async fn delete(
             id.0.to_string(),
             change,
         );
-        admin.state.store.delete_key(id, entry).await?;
+        admin.store().delete_key(id, entry).await?;
         return Ok(message(String::from("API key deleted for good")));
     }
     if key.deleted {
@@ -248,7 +249,7 @@ pub(super) async fn delete(
 }
 
 fn read_change(admin: &Admin, fields: &mut Fields) -> KeyChange {
-    let config = admin.state.config.load();
+    let config = admin.config();
     KeyChange::read(fields, &config.tiers, admin.now())
 }
 
@@ -262,7 +263,7 @@ fn shown(key: &KeyRecord) -> Option<Value> {
 }
 
 async fn item(admin: &Admin, key: &KeyRecord) -> Result<Value, Failure> {
-    let store = &*admin.state.store;
+    let store = admin.store();
     let standing = key_item::standing(store, key, admin.rates(&key.tier)).await?;
     let activity = store.activity(key.id).await?;
     Ok(key_item::item(key, &standing, &activity))
@@ -277,7 +278,7 @@ async fn find(admin: &Admin, id: Id) -> Result<Arc<KeyRecord>, Failure> {
 async fn find_even_deleted(admin: &Admin, id: Id) -> Result<Arc<KeyRecord>, Failure> {
     let Path(text) = id.map_err(|_| NO_KEY)?;
     let id = Uuid::try_parse(&text).map_err(|_| NO_KEY)?;
-    admin.state.store.key(KeyId(id)).await?.ok_or(NO_KEY)
+    admin.store().key(KeyId(id)).await?.ok_or(NO_KEY)
 }
 
 /// The id of a group that was given by id or by name.
@@ -287,15 +288,17 @@ async fn group_of(admin: &Admin, given: &Given<String>) -> Result<Given<GroupId>
         Given::Null => return Ok(Given::Null),
         Given::Value(wanted) => wanted,
     };
-    let groups = admin.state.store.list_groups().await?;
+    let groups = admin.store().list_groups().await?;
     let id = Uuid::try_parse(wanted).ok().map(GroupId);
     let found = groups
         .iter()
         .find(|g| Some(g.id) == id || g.name == *wanted);
     found.map(|g| Given::Value(g.id)).ok_or_else(|| {
-        Failure::Invalid(format!(
-            "group: found {wanted:?}, expected the id or name of a group"
-        ))
+        let problem = Problem::Expected {
+            found: format!("{wanted:?}"),
+            allowed: "the id or name of a group".into(),
+        };
+        Fault::new("group", problem).into()
     })
 }
 
@@ -307,7 +310,7 @@ async fn update(
     key: &Arc<KeyRecord>,
     change: impl Fn(&mut KeyRecord) -> Result<(), Failure>,
 ) -> Result<Arc<KeyRecord>, Failure> {
-    let store = &admin.state.store;
+    let store = admin.store();
     let mut current = key.clone();
     for _ in 0..MAX_TRIES {
         let mut changed = (*current).clone();

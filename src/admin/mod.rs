@@ -1,19 +1,23 @@
-//! The admin service on the side port: keys, groups, audit, its own health and metrics.
+//! The admin service: keys, users, groups, audit, its own health and metrics, and what callers may ask
+//! about their own keys.
 //!
-//! `router` makes an axum router over a store; `listen` serves it on Pingora's listener. Every path
-//! but a few listed ones asks for an operator (see `auth`). `own` answers callers about their own
-//! key, on this port and, called by the edge, on that one.
+//! `router` makes an axum router over a store; `listen` serves it on the side port, and `edge_port`
+//! lends the edge what is answered there too: both ports say the same. The guard (`auth`) stands
+//! around every route and asks `paths` who may pass; a `failure` gets its shape and its language on
+//! the way out. Each handler is described where it stands, and `openapi` is the sum of that.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use arc_swap::ArcSwap;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use serde_json::Value;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::config::Config;
+use crate::exchange::Desk;
 use crate::quota::Rates;
 use crate::store::{AuditEntry, Store};
 use crate::telemetry::Metrics;
@@ -24,16 +28,24 @@ pub mod audit;
 pub mod auth;
 pub mod backoff;
 pub mod body;
+pub mod chinese;
+pub mod edge_port;
 pub mod failure;
+pub mod fault;
 pub mod groups;
 pub mod key_change;
 pub mod key_item;
 pub mod keys;
 pub mod listen;
+pub mod login;
+pub mod openapi;
 pub mod own;
+pub mod paths;
 pub mod query;
 pub mod session;
 pub mod usd;
+
+pub use edge_port::EdgePort;
 
 use failure::Failure;
 
@@ -43,8 +55,7 @@ pub type Clock = Arc<dyn Fn() -> UnixMs + Send + Sync>;
 /// What the admin service works on.
 #[derive(Clone)]
 pub struct AdminState {
-    pub store: Arc<dyn Store>,
-    pub config: Arc<ArcSwap<Config>>,
+    pub desk: Arc<Desk>,
     pub metrics: Arc<Metrics>,
     /// True from the moment the process takes no new work.
     pub draining: Arc<AtomicBool>,
@@ -61,7 +72,7 @@ impl std::fmt::Debug for AdminState {
 #[derive(Debug)]
 pub struct Admin {
     pub(crate) state: AdminState,
-    guard: auth::Guard,
+    guard: login::Guard,
 }
 
 impl Admin {
@@ -69,10 +80,17 @@ impl Admin {
         (self.state.clock)()
     }
 
+    fn store(&self) -> &dyn Store {
+        &*self.state.desk.store
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.state.desk.live.load().config)
+    }
+
     /// The rates of a tier; none where the configuration does not know it any more.
     fn rates(&self, tier: &str) -> Rates {
-        let config = self.state.config.load();
-        config.tiers.get(tier).copied().unwrap_or_default()
+        self.config().tiers.get(tier).copied().unwrap_or_default()
     }
 }
 
@@ -80,7 +98,7 @@ impl Admin {
 pub fn router(state: AdminState) -> Router {
     let admin = Arc::new(Admin {
         state,
-        guard: auth::Guard::default(),
+        guard: login::Guard::default(),
     });
     let keys = Router::new()
         .route("/", post(keys::create).get(keys::list))
@@ -101,13 +119,14 @@ pub fn router(state: AdminState) -> Router {
                 .patch(groups::change)
                 .delete(groups::delete),
         );
-    Router::new()
+    let (described, document) = described().split_for_parts();
+    described
+        .merge(openapi::router(document))
         .route("/", get(about::root))
         .route("/health", get(about::health_answer))
         .route("/healthz", get(about::health_answer))
         .route("/metrics", get(about::metrics))
-        .route("/api/usage/{what}", get(own::answer))
-        .route("/admin/login", post(auth::login))
+        .route("/admin/login", post(login::login))
         .route("/admin/audit", get(audit::list))
         .nest("/admin/api-keys", keys)
         .nest("/admin/groups", groups)
@@ -115,6 +134,13 @@ pub fn router(state: AdminState) -> Router {
         .method_not_allowed_fallback(async || Failure::MethodNotAllowed)
         .layer(from_fn_with_state(admin.clone(), auth::guard))
         .with_state(admin)
+}
+
+/// Routes together with their description.
+fn described() -> OpenApiRouter<Arc<Admin>> {
+    OpenApiRouter::with_openapi(openapi::document())
+        .routes(routes!(own::quota))
+        .routes(routes!(own::logs))
 }
 
 fn random_bytes() -> Result<[u8; 32], Failure> {

@@ -1,86 +1,93 @@
-//! What a caller may ask about its own key (SPEC section 5). The edge calls [`self_service`] after it
-//! has admitted the key; on the admin port the key is read and admitted here.
+//! What a caller may ask about its own key (SPEC section 5), on both ports. The guard has admitted the
+//! key; it comes as an extension of the request.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State;
-use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
-use http::{HeaderMap, StatusCode, Uri};
+use http::Uri;
+use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::Admin;
+use super::auth::OwnKey;
+use super::body;
 use super::failure::Failure;
 use super::key_item;
-use super::listen::ClientAddr;
 use super::query::Query;
 use super::usd;
-use crate::keys::admit::{Caller, Denied, admit};
-use crate::keys::{KeyHash, KeyRecord};
-use crate::quota::Rates;
-use crate::store::{Freshness, Store, UsageEvent, UsageQuery};
+use crate::store::{UsageEvent, UsageQuery};
 use crate::time::UnixMs;
 
-/// Answers `GET` of a self-service path for an admitted key; `None` where the path is none of them.
-/// `rates` are those of the key's tier. Errors are answers too, `{"detail"}`.
-pub async fn self_service(
-    store: &dyn Store,
-    key: &KeyRecord,
-    rates: Rates,
-    now: UnixMs,
-    uri: &Uri,
-) -> Option<(u16, Value)> {
-    let answer = match uri.path() {
-        "/api/usage/quota" => quota(store, key, rates, now).await,
-        "/api/usage/logs" => logs(store, key, uri).await,
-        _ => return None,
-    };
-    Some(match answer {
-        Ok(body) => (200, body),
-        Err(failure) => {
-            failure.log();
-            let (status, detail) = failure.shown();
-            (status.as_u16(), json!({"detail": detail}))
-        }
-    })
+/// The token quota of a key.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct TokenQuota {
+    /// 0 is unlimited.
+    token_limit: i64,
+    token_used: Option<i64>,
+    token_remaining: Option<i64>,
+    /// Percent of the limit.
+    usage_percentage: f64,
+    is_quota_exceeded: bool,
+    rate_limit_tier: String,
+    is_active: bool,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<UnixMs>,
+    is_expired: bool,
 }
 
-async fn quota(
-    store: &dyn Store,
-    key: &KeyRecord,
-    rates: Rates,
-    now: UnixMs,
-) -> Result<Value, Failure> {
-    let standing = key_item::standing(store, key, rates).await?;
+/// How much of its token quota a key has used.
+#[utoipa::path(
+    get, path = "/api/usage/quota", tag = "self-service",
+    responses((status = 200, body = TokenQuota)),
+)]
+pub(super) async fn quota(
+    State(admin): State<Arc<Admin>>,
+    Extension(own): Extension<OwnKey>,
+) -> Result<Json<TokenQuota>, Failure> {
+    let key = &own.identity.key;
+    let standing = key_item::standing(admin.store(), key, admin.rates(&key.tier)).await?;
     let tokens = key_item::tokens(&standing);
-    Ok(json!({
-        "token_limit": tokens.limit,
-        "token_used": tokens.used,
-        "token_remaining": tokens.remaining,
-        "usage_percentage": tokens.percentage,
-        "is_quota_exceeded": tokens.is_exceeded(),
-        "rate_limit_tier": key.tier,
-        "is_active": key.active && !key.deleted,
-        "expires_at": key.expires_at,
-        "is_expired": key_item::is_expired(key, now),
+    Ok(Json(TokenQuota {
+        token_limit: tokens.limit,
+        token_used: tokens.used,
+        token_remaining: tokens.remaining,
+        usage_percentage: tokens.percentage,
+        is_quota_exceeded: tokens.is_exceeded(),
+        rate_limit_tier: key.tier.clone(),
+        is_active: key.active && !key.deleted,
+        expires_at: key.expires_at,
+        is_expired: key_item::is_expired(key, admin.now()),
     }))
 }
 
-async fn logs(store: &dyn Store, key: &KeyRecord, uri: &Uri) -> Result<Value, Failure> {
-    let mut query = Query::of(uri);
+/// A key's usage events, newest first.
+#[utoipa::path(
+    get, path = "/api/usage/logs", tag = "self-service",
+    responses((status = 200, body = Vec<Value>)),
+)]
+pub(super) async fn logs(
+    State(admin): State<Arc<Admin>>,
+    Extension(own): Extension<OwnKey>,
+    uri: Uri,
+    body: Body,
+) -> Result<Json<Value>, Failure> {
+    let mut query = Query::with_body(&uri, &body::read(body).await?)?;
     let (since, until) = query.span();
     let (skip, limit) = query.page();
     query.finish()?;
     let asked = UsageQuery {
-        key: Some(key.id),
+        key: Some(own.identity.key.id),
         since,
         until,
+        charged_only: false,
         skip,
         limit,
     };
-    let page = store.usage_events(asked).await?;
-    Ok(page.items.iter().map(event_json).collect())
+    let page = admin.store().usage_events(asked).await?;
+    Ok(Json(page.items.iter().map(event_json).collect()))
 }
 
 /// A usage event as SPEC section 4 names its fields; money as USD.
@@ -117,71 +124,4 @@ pub fn event_json(event: &UsageEvent) -> Value {
         "metadata": event.metadata,
         "created_at": event.created_at,
     })
-}
-
-pub(super) async fn answer(
-    State(admin): State<Arc<Admin>>,
-    client: Option<Extension<ClientAddr>>,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Result<Response, Failure> {
-    let ip = client.and_then(|Extension(ClientAddr(ip))| ip);
-    let key = caller_key(&admin, &headers, ip).await?;
-    let (store, rates) = (&*admin.state.store, admin.rates(&key.tier));
-    let answer = self_service(store, &key, rates, admin.now(), &uri).await;
-    let (status, body) = answer.ok_or(Failure::NotFound("path"))?;
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    Ok((status, Json(body)).into_response())
-}
-
-async fn caller_key(
-    admin: &Admin,
-    headers: &HeaderMap,
-    ip: Option<IpAddr>,
-) -> Result<Arc<KeyRecord>, Failure> {
-    const UNKNOWN: Failure = Failure::Unauthorized("the API key is not valid", "Bearer");
-    let hash = secret_hash(headers)?;
-    let store = &admin.state.store;
-    let key = store
-        .key_by_hash(&hash, Freshness::Now)
-        .await?
-        .ok_or(UNKNOWN)?;
-    let origin = headers.get(http::header::ORIGIN);
-    let caller = Caller {
-        ip,
-        origin: origin.map(|o| o.to_str().unwrap_or("")),
-        model: None,
-    };
-    match admit(&key, &[], &caller, admin.now()) {
-        Ok(()) => Ok(key),
-        Err(Denied::Deleted) => Err(UNKNOWN),
-        Err(Denied::Expired) => Err(Failure::Unauthorized("the API key has expired", "Bearer")),
-        Err(Denied::Disabled) => Err(Failure::Forbidden("the API key is disabled")),
-        Err(Denied::IpNotAllowed) => Err(Failure::Forbidden("the address is not allowed")),
-        Err(Denied::OriginNotAllowed) => Err(Failure::Forbidden("the origin is not allowed")),
-        Err(Denied::ModelNotAllowed) => Err(Failure::Forbidden("the model is not allowed")),
-    }
-}
-
-/// The key from `Authorization: Bearer` or `X-API-Key`; two that differ are refused.
-fn secret_hash(headers: &HeaderMap) -> Result<KeyHash, Failure> {
-    let bearers = headers.get_all(http::header::AUTHORIZATION).iter();
-    let bearers = bearers.filter_map(|value| {
-        let (scheme, rest) = value.to_str().ok()?.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim())
-    });
-    let named = headers.get_all("x-api-key").iter();
-    let named = named.filter_map(|value| value.to_str().ok().map(str::trim));
-    let mut hashes = bearers
-        .chain(named)
-        .filter(|secret| !secret.is_empty())
-        .map(|secret| KeyHash::of(secret.as_bytes()));
-    let missing = "send the API key as Authorization: Bearer or X-API-Key";
-    let first = hashes
-        .next()
-        .ok_or(Failure::Unauthorized(missing, "Bearer"))?;
-    if hashes.any(|other| !other.same(&first)) {
-        return Err(Failure::Ambiguous);
-    }
-    Ok(first)
 }

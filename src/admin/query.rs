@@ -1,4 +1,5 @@
-//! Reading a query string parameter by parameter. Unknown ones are ignored, as everywhere on the web.
+//! Reading parameters one by one, from the query string and, where clients send one, from the JSON
+//! body of a `GET`. Unknown ones are ignored, as everywhere on the web.
 
 use std::ops::RangeInclusive;
 
@@ -6,6 +7,7 @@ use axum::extract::Query as Pairs;
 use http::Uri;
 
 use super::failure::Failure;
+use super::fault::{Allowed, Fault, Problem};
 use crate::time::{DAY_MS, UnixMs};
 
 /// Rows of a page at most.
@@ -15,7 +17,7 @@ pub const MAX_PAGE: i64 = 1_000;
 #[derive(Debug)]
 pub struct Query {
     pairs: Vec<(String, String)>,
-    faults: Vec<String>,
+    faults: Vec<Fault>,
 }
 
 impl Query {
@@ -27,9 +29,32 @@ impl Query {
             },
             Err(_) => Query {
                 pairs: Vec::new(),
-                faults: vec![String::from("the query string cannot be read")],
+                faults: vec![Fault::words("", "the query string cannot be read")],
             },
         }
+    }
+
+    /// The parameters of a request whose body, where there is one, is a JSON object of further ones;
+    /// what stands in both is taken from the query string.
+    ///
+    /// # Errors
+    /// When the body is no JSON object.
+    pub fn with_body(uri: &Uri, body: &[u8]) -> Result<Self, Failure> {
+        let mut query = Query::of(uri);
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Ok(query);
+        }
+        let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(body)
+            .map_err(|e| Failure::invalid(format!("the body must be a JSON object: {e}")))?;
+        let text = |value: serde_json::Value| match value {
+            serde_json::Value::String(text) => Some(text),
+            serde_json::Value::Null => None,
+            other => Some(other.to_string()),
+        };
+        let given = object.into_iter();
+        let given = given.filter_map(|(name, value)| text(value).map(|text| (name, text)));
+        query.pairs.splice(0..0, given);
+        Ok(query)
     }
 
     /// # Errors
@@ -38,29 +63,31 @@ impl Query {
         if self.faults.is_empty() {
             return Ok(());
         }
-        Err(Failure::Invalid(self.faults.join("; ")))
+        Err(Failure::Invalid(self.faults))
     }
 
-    fn take<T>(
+    pub fn take<T>(
         &mut self,
         name: &str,
-        allowed: &str,
+        allowed: impl Into<Allowed>,
         read: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
         let (_, text) = self.pairs.iter().rfind(|(n, _)| n == name)?;
         let value = read(text);
         if value.is_none() {
             let found: String = text.chars().take(60).collect();
-            self.faults
-                .push(format!("{name}: found {found:?}, expected {allowed}"));
+            let problem = Problem::Expected {
+                found: format!("{found:?}"),
+                allowed: allowed.into(),
+            };
+            self.faults.push(Fault::new(name, problem));
         }
         value
     }
 
     pub fn int(&mut self, name: &str, default: i64, range: RangeInclusive<i64>) -> i64 {
-        let allowed = format!("a whole number from {} to {}", range.start(), range.end());
         let read = |text: &str| text.parse().ok().filter(|n| range.contains(n));
-        self.take(name, &allowed, read).unwrap_or(default)
+        self.take(name, &range, read).unwrap_or(default)
     }
 
     /// `skip` and `limit` of a page.
@@ -82,11 +109,16 @@ impl Query {
     /// `start_date` and `end_date`: an RFC 3339 instant or a UTC day. A day as the end is meant whole;
     /// the end that is answered is exclusive.
     pub fn span(&mut self) -> (Option<UnixMs>, Option<UnixMs>) {
+        self.span_named("start_date", "end_date")
+    }
+
+    /// The same under other names.
+    pub fn span_named(&mut self, since: &str, until: &str) -> (Option<UnixMs>, Option<UnixMs>) {
         let allowed = "a day such as 2026-11-21, or a time such as 2026-11-21T08:00:00Z";
-        let since = self.take("start_date", allowed, |text| {
+        let since = self.take(since, allowed, |text| {
             day(text).or_else(|| UnixMs::parse_rfc3339(text))
         });
-        let until = self.take("end_date", allowed, |text| {
+        let until = self.take(until, allowed, |text| {
             let whole_day = day(text).map(|start| start.plus_ms(DAY_MS));
             whole_day.or_else(|| UnixMs::parse_rfc3339(text))
         });

@@ -1,12 +1,16 @@
 //! Sessions of operators: JSON Web Tokens, HS256 (RFC 7519), and nothing else.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
+use uuid::Uuid;
 
-use crate::config::AdminConfig;
+use crate::config::{AdminConfig, SecretText};
+use crate::store::UserRecord;
 use crate::time::UnixMs;
 
 const ISSUER: &str = "quota-proxy";
@@ -15,11 +19,56 @@ const ISSUER: &str = "quota-proxy";
 struct Claims {
     iss: String,
     sub: String,
+    jti: Uuid,
     /// Seconds since the epoch.
     iat: i64,
     exp: i64,
     /// Marks the credential that signed in: a changed password ends its sessions.
     cred: String,
+    /// A user of the store; none for the operator of the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uid: Option<Uuid>,
+}
+
+/// Who a session is for.
+#[derive(Debug)]
+pub struct Holder<'a> {
+    name: &'a str,
+    user: Option<Uuid>,
+    secrets: Vec<&'a str>,
+}
+
+impl<'a> Holder<'a> {
+    pub fn of_config(config: &'a AdminConfig) -> Self {
+        let secrets = [&config.password, &config.password_hash];
+        Holder {
+            name: &config.username,
+            user: None,
+            secrets: secrets
+                .into_iter()
+                .flatten()
+                .map(SecretText::reveal)
+                .collect(),
+        }
+    }
+
+    pub fn of_user(user: &'a UserRecord) -> Self {
+        Holder {
+            name: &user.username,
+            user: Some(user.id),
+            secrets: vec![&user.password_hash],
+        }
+    }
+}
+
+/// A token that we signed and whose time is not over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub id: Uuid,
+    pub name: String,
+    pub user: Option<Uuid>,
+    pub until: UnixMs,
+    credential: String,
 }
 
 /// Why a token is no session.
@@ -49,35 +98,34 @@ impl Sessions {
         }
     }
 
-    /// A token for the configured user, good for `session_ttl` from `now`.
+    /// A token for this holder, good for `ttl` from `now`.
     ///
     /// # Errors
     /// When the token cannot be encoded; not expected to happen.
     pub fn open(
         &self,
-        config: &AdminConfig,
+        holder: &Holder<'_>,
+        ttl: Duration,
         now: UnixMs,
     ) -> Result<String, jsonwebtoken::errors::Error> {
-        let seconds = i64::try_from(config.session_ttl.as_secs()).unwrap_or(i64::MAX);
+        let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
         let iat = now.0 / 1_000;
         let claims = Claims {
             iss: String::from(ISSUER),
-            sub: config.username.clone(),
+            sub: holder.name.to_owned(),
+            jti: Uuid::new_v4(),
             iat,
             exp: iat.saturating_add(seconds),
-            cred: self.credential_mark(config),
+            cred: self.credential_mark(holder),
+            uid: holder.user,
         };
         let key = EncodingKey::from_secret(&self.signing_key);
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)
     }
 
-    /// The user a token was made for.
-    pub fn read(
-        &self,
-        token: &str,
-        config: &AdminConfig,
-        now: UnixMs,
-    ) -> Result<String, NoSession> {
+    /// Reads a token. Whether its holder is still there, and still has the credential, is asked with
+    /// [`Sessions::fits`].
+    pub fn read(&self, token: &str, now: UnixMs) -> Result<Token, NoSession> {
         // The algorithm is ours to say, never the token's; and the clock is given to us.
         let mut rules = Validation::new(Algorithm::HS256);
         rules.set_issuer(&[ISSUER]);
@@ -87,27 +135,34 @@ impl Sessions {
         let claims = jsonwebtoken::decode::<Claims>(token, &key, &rules)
             .map_err(|_| NoSession::Forged)?
             .claims;
-        if claims.sub != config.username || claims.cred != self.credential_mark(config) {
-            return Err(NoSession::Forged);
-        }
         if claims.exp <= now.0 / 1_000 {
             return Err(NoSession::Expired);
         }
-        Ok(claims.sub)
+        Ok(Token {
+            id: claims.jti,
+            name: claims.sub,
+            user: claims.uid,
+            until: UnixMs(claims.exp.saturating_mul(1_000)),
+            credential: claims.cred,
+        })
+    }
+
+    /// Whether a token is this holder's, by the credential as it is now.
+    pub fn fits(&self, token: &Token, holder: &Holder<'_>) -> bool {
+        token.name == holder.name
+            && token.user == holder.user
+            && token.credential == self.credential_mark(holder)
     }
 
     /// Eight bytes that change with the password and say nothing of it without the signing key.
-    fn credential_mark(&self, config: &AdminConfig) -> String {
+    fn credential_mark(&self, holder: &Holder<'_>) -> String {
         let mut mac = match Hmac::<Sha256>::new_from_slice(&self.signing_key) {
             Ok(mac) => mac,
             // HMAC takes keys of every length (RFC 2104); an empty mark fits no other.
             Err(_) => return String::new(),
         };
-        for part in [&config.password, &config.password_hash]
-            .into_iter()
-            .flatten()
-        {
-            mac.update(part.reveal().as_bytes());
+        for part in &holder.secrets {
+            mac.update(part.as_bytes());
         }
         let mark = mac.finalize().into_bytes();
         base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&mark[..8])
@@ -116,12 +171,9 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use serde_json::json;
 
     use super::*;
-    use crate::config::SecretText;
 
     const NOW: UnixMs = UnixMs(1_795_229_099_123);
 
@@ -144,51 +196,57 @@ mod tests {
         base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(value.to_string())
     }
 
+    fn open(sessions: &Sessions, config: &AdminConfig) -> String {
+        let holder = Holder::of_config(config);
+        sessions.open(&holder, config.session_ttl, NOW).unwrap()
+    }
+
     #[test]
     fn a_session_ends_with_its_time() {
         let sessions = Sessions::new(&[1; 32]);
         let config = config("p");
-        let token = sessions.open(&config, NOW).unwrap();
-        let day = 86_400_000;
-        assert_eq!(sessions.read(&token, &config, NOW).as_deref(), Ok("admin"));
-        let last = NOW.plus_ms(day - 1_000);
-        assert_eq!(sessions.read(&token, &config, last).as_deref(), Ok("admin"));
-        let over = sessions.read(&token, &config, NOW.plus_ms(day));
+        let text = open(&sessions, &config);
+        let token = sessions.read(&text, NOW).unwrap();
+        assert_eq!(token.name, "admin");
+        assert!(sessions.fits(&token, &Holder::of_config(&config)));
+        let last = NOW.plus_ms(86_399_000);
+        assert_eq!(sessions.read(&text, last), Ok(token));
+        let over = sessions.read(&text, NOW.plus_ms(86_400_000));
         assert_eq!(over, Err(NoSession::Expired));
     }
 
     #[test]
     fn a_session_ends_with_its_password_and_its_key() {
         let sessions = Sessions::new(&[1; 32]);
-        let token = sessions.open(&config("p"), NOW).unwrap();
-        let other = sessions.read(&token, &config("q"), NOW);
-        assert_eq!(other, Err(NoSession::Forged));
-        let other = Sessions::new(&[2; 32]).read(&token, &config("p"), NOW);
+        let text = open(&sessions, &config("p"));
+        let token = sessions.read(&text, NOW).unwrap();
+        assert!(!sessions.fits(&token, &Holder::of_config(&config("q"))));
+        let other = Sessions::new(&[2; 32]).read(&text, NOW);
         assert_eq!(other, Err(NoSession::Forged));
     }
 
     #[test]
     fn forged_tokens_are_refused() {
         let sessions = Sessions::new(&[1; 32]);
-        let config = config("p");
-        let token = sessions.open(&config, NOW).unwrap();
+        let token = open(&sessions, &config("p"));
         let claims = token.split('.').nth(1).unwrap();
         let signature = token.split('.').nth(2).unwrap();
         for alg in ["none", "None", "HS384", "RS256", "HS512"] {
             let header = part(&json!({"alg": alg, "typ": "JWT"}));
             for signature in ["", signature] {
                 let forged = format!("{header}.{claims}.{signature}");
-                let read = sessions.read(&forged, &config, NOW);
-                assert_eq!(read, Err(NoSession::Forged), "{alg}");
+                assert_eq!(sessions.read(&forged, NOW), Err(NoSession::Forged), "{alg}");
             }
         }
-        let better =
-            part(&json!({"iss": ISSUER, "sub": "admin", "iat": 0, "exp": i64::MAX, "cred": ""}));
+        let id = Uuid::nil();
+        let better = json!({
+            "iss": ISSUER, "sub": "admin", "jti": id, "iat": 0, "exp": i64::MAX, "cred": "",
+        });
         let header = token.split('.').next().unwrap();
-        let forged = format!("{header}.{better}.{signature}");
-        assert_eq!(sessions.read(&forged, &config, NOW), Err(NoSession::Forged));
+        let forged = format!("{header}.{}.{signature}", part(&better));
+        assert_eq!(sessions.read(&forged, NOW), Err(NoSession::Forged));
         for text in ["", ".", "..", "a.b.c", "ä.ö.ü", &token[..token.len() - 1]] {
-            assert_eq!(sessions.read(text, &config, NOW), Err(NoSession::Forged));
+            assert_eq!(sessions.read(text, NOW), Err(NoSession::Forged));
         }
     }
 }

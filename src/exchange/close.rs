@@ -3,7 +3,7 @@
 use super::Exchange;
 use crate::config::OnClientGone;
 use crate::metering::{Usage, cap, settle_usage};
-use crate::quota::{Amounts, Charge, Settled};
+use crate::quota::{Amounts, Charge, Settled, Standing};
 use crate::store::{Settlement, StoreError, UsageEvent};
 use crate::time::UnixMs;
 
@@ -88,6 +88,7 @@ impl Exchange {
                 id: self.grant.id,
                 charge,
                 event,
+                further: Vec::new(),
             },
             reckoned.capped,
         )
@@ -193,6 +194,8 @@ impl Exchange {
         event.pool.clone_from(&self.subject.pool);
         event.end_user.clone_from(&self.subject.end_user);
         event.peer = self.peer().map(|peer| peer.name.clone());
+        let standing = self.grant.standings.first();
+        event.requests_remaining = standing.and_then(Standing::requests_left);
         event.request_size = self.request_size;
         event.response_status = self.status;
         event.response_size = self.response_size;

@@ -34,7 +34,7 @@ impl Desk {
         match identity.admit(caller, None, now) {
             Ok(()) => Ok(identity),
             // Nobody is turned away by a record that may have changed since.
-            Err(_) => self.identify_now(caller, None).await,
+            Err(_) => self.identify_now(caller, None, now).await,
         }
     }
 
@@ -44,9 +44,10 @@ impl Desk {
         &self,
         caller: &CallerFacts,
         model: Option<&str>,
+        now: UnixMs,
     ) -> Result<Identity, Refusal> {
         let identity = self.look_up(caller, Freshness::Now).await?;
-        identity.admit(caller, model, UnixMs::now())?;
+        identity.admit(caller, model, now)?;
         Ok(identity)
     }
 

@@ -11,12 +11,14 @@
 //! the settler, or, when the whole process dies, by the store's lease.
 
 mod close;
+mod draw;
 mod identity;
 mod open;
 pub mod plan;
 mod refusal;
 mod settler;
 mod stream;
+mod words;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +34,7 @@ use crate::store::Store;
 use crate::upstream::{Peer, Pools, Route};
 
 pub use close::{Closed, End, Ended};
+pub use draw::{DrawItem, DrawRequest, Drawn};
 pub use identity::{CallerFacts, Identity};
 pub use open::{OpenRequest, RefusedFacts};
 pub use refusal::Refusal;

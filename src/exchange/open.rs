@@ -18,7 +18,7 @@ use crate::time::UnixMs;
 use crate::upstream::{Route, RouteFault};
 
 /// How often a key that changes under our hands is looked up anew before the store is called faulty.
-const KEY_CHANGES: usize = 4;
+pub(super) const KEY_CHANGES: usize = 4;
 
 /// An exchange asked for.
 #[derive(Debug)]
@@ -63,7 +63,9 @@ impl Desk {
                 Ok(route) => route,
                 // Nobody is turned away by a record that may have changed since.
                 Err(_) if attempt == 0 => {
-                    identity = self.identify_now(request.caller, request.model).await?;
+                    identity = self
+                        .identify_now(request.caller, request.model, UnixMs::now())
+                        .await?;
                     admit_and_route(&live, &request, &identity)?
                 }
                 Err(refusal) => return Err(refusal),
@@ -76,7 +78,9 @@ impl Desk {
                 }
                 Reserved::Short(shortage) => return Err(refuse_shortage(shortage)),
                 Reserved::KeyChanged => {
-                    identity = self.identify_now(request.caller, request.model).await?;
+                    identity = self
+                        .identify_now(request.caller, request.model, UnixMs::now())
+                        .await?;
                 }
             }
         }

@@ -21,6 +21,29 @@ impl KeyHash {
         KeyHash(Sha256::digest(secret).into())
     }
 
+    /// 64 digits.
+    pub fn to_hex(self) -> String {
+        use fmt::Write as _;
+        let mut hex = String::with_capacity(64);
+        for byte in self.0 {
+            // Writing to a String cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+        }
+        hex
+    }
+
+    /// The reverse of `to_hex`.
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        let mut bytes = [0; 32];
+        if hex.len() != 64 || !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return None;
+        }
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok()?;
+        }
+        Some(KeyHash(bytes))
+    }
+
     /// Equality in time that does not depend on the content.
     pub fn same(&self, other: &KeyHash) -> bool {
         use subtle::ConstantTimeEq as _;
@@ -82,6 +105,15 @@ impl fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hash_is_read_back() {
+        let hash = KeyHash::of(b"secret");
+        assert_eq!(KeyHash::from_hex(&hash.to_hex()), Some(hash));
+        for wrong in ["", "ab", &"+1".repeat(32), &"é".repeat(32)] {
+            assert_eq!(KeyHash::from_hex(wrong), None);
+        }
+    }
 
     #[test]
     fn a_secret_is_never_printed_whole() {

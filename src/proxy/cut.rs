@@ -10,6 +10,7 @@ use pingora::{Error, ErrorType, Result};
 
 use super::reply::Reply;
 use crate::exchange::{Exchange, Refusal};
+use crate::language::Language;
 use crate::quota::{LimitKind, Shortage};
 
 /// More than Pingora filters in one batch.
@@ -57,7 +58,7 @@ impl Cutting {
             None => Refusal::Internal,
         };
         let id = &exchange.subject.request_id;
-        let reply = Reply::new(&refusal, exchange.dialect, id, false);
+        let reply = Reply::new(&refusal, exchange.dialect, id, Language::English);
         Ok(reply.stream_event(exchange.dialect))
     }
 

@@ -9,8 +9,8 @@ use pingora::proxy::Session;
 use super::body::{self, Body, Bounds};
 use super::budget::Share;
 use super::facts::Facts;
-use super::local::is_ours;
 use super::{Ctx, Edge};
+use crate::admin::paths::is_ours;
 use crate::config::{Config, OnClientGone};
 use crate::exchange::plan::Demand;
 use crate::exchange::{Exchange, Identity, OpenRequest, Refusal};
@@ -53,13 +53,22 @@ impl Edge {
         let live = self.desk.live.load_full();
         let config = &live.config;
         let facts = &*read_head(session, config, ctx)?;
-        if self.answer_openly(session, facts, config, ctx.id).await? {
+        if self
+            .answer_preflight(session, facts, config, ctx.id)
+            .await?
+        {
             return Ok(Next::Answered);
         }
-        let identity = if answered_here(facts) {
-            self.desk.identify_now(&facts.caller, None).await?
+        if is_ours(&facts.path) {
+            self.answer_ours(session, ctx, facts, config).await?;
+            return Ok(Next::Answered);
+        }
+        let now = UnixMs::now();
+        // Nothing is reserved for a list of models.
+        let identity = if facts.endpoint == Endpoint::Models {
+            self.desk.identify_now(&facts.caller, None, now).await?
         } else {
-            self.desk.identify(&facts.caller, UnixMs::now()).await?
+            self.desk.identify(&facts.caller, now).await?
         };
         ctx.key = Some(identity.key.clone());
         if self
@@ -122,11 +131,6 @@ fn read_head(session: &mut Session, config: &Config, ctx: &mut Ctx) -> Result<Ar
         session.set_keepalive(None);
     }
     sound.map(|()| facts)
-}
-
-/// Whether nothing will be reserved for it.
-fn answered_here(facts: &Facts) -> bool {
-    is_ours(&facts.path) || facts.endpoint == Endpoint::Models
 }
 
 fn open_request<'a>(
@@ -234,7 +238,7 @@ async fn read_body(
 
 /// Where a body broke off is unknown, and so where a next request would begin: the connection ends.
 /// Pingora would keep it after a malformed chunk, which it counts as the body's end.
-fn broken_off(session: &mut Session, refusal: Refusal) -> Refusal {
+pub(super) fn broken_off(session: &mut Session, refusal: Refusal) -> Refusal {
     session.set_keepalive(None);
     refusal
 }

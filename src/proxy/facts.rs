@@ -11,6 +11,7 @@ use pingora::proxy::Session;
 
 use crate::exchange::{CallerFacts, Refusal};
 use crate::keys::KeyHash;
+use crate::language::Language;
 use crate::metering::{Dialect, Endpoint, classify, dialect_of_path};
 
 /// Longest path and query taken, in bytes.
@@ -25,7 +26,7 @@ pub struct Facts {
     pub method: String,
     /// Without its query.
     pub path: String,
-    pub chinese: bool,
+    pub language: Language,
     pub content_type: String,
     pub expects_continue: bool,
 }
@@ -54,7 +55,7 @@ impl Facts {
             dialect: dialect_of_path(&path),
             method: head.method.as_str().to_owned(),
             path,
-            chinese: text(head, "accept-language").is_some_and(prefers_chinese),
+            language: text(head, "accept-language").map_or(Language::English, Language::preferred),
             content_type: text(head, "content-type").unwrap_or_default().to_owned(),
             expects_continue: text(head, "expect")
                 .is_some_and(|v| v.eq_ignore_ascii_case("100-continue")),
@@ -217,27 +218,6 @@ fn client_ip(head: &RequestHeader, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     client.to_canonical()
 }
 
-/// Whether `zh` comes before `en` in an Accept-Language list (RFC 9110 section 12.5.4).
-fn prefers_chinese(accept: &str) -> bool {
-    let quality = |language: &str| {
-        accept
-            .split(',')
-            .filter_map(|part| {
-                let (tag, params) = part.trim().split_once(';').unwrap_or((part.trim(), ""));
-                let primary = tag.split('-').next().unwrap_or_default();
-                let q = params
-                    .trim()
-                    .strip_prefix("q=")
-                    .and_then(|q| q.parse::<f32>().ok())
-                    .unwrap_or(1.0);
-                primary.eq_ignore_ascii_case(language).then_some(q)
-            })
-            .fold(0.0_f32, f32::max)
-    };
-    let chinese = quality("zh");
-    chinese > 0.0 && chinese >= quality("en")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,12 +300,5 @@ mod tests {
             ))
             .is_ok()
         );
-    }
-
-    #[test]
-    fn language_preference_follows_quality() {
-        assert!(prefers_chinese("zh-CN,zh;q=0.9,en;q=0.8"));
-        assert!(!prefers_chinese("en-US,en;q=0.9,zh;q=0.5"));
-        assert!(!prefers_chinese("de"));
     }
 }

@@ -2,73 +2,77 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderValue, Uri};
+use futures_util::StreamExt as _;
+use http::HeaderValue;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::body::{self, Bounds};
+use super::budget::Share;
 use super::facts::{Facts, text};
 use super::headers::Named;
-use super::{Edge, models};
+use super::{Ctx, Edge, entry, models};
+use crate::admin::auth::OwnKey;
+use crate::admin::body::{BODY_TIMEOUT, MAX_BODY};
 use crate::config::{Config, EdgeConfig};
 use crate::exchange::{Identity, Live, Refusal};
-use crate::keys::KeyRecord;
-
-/// Paths that are ours on every port: never forwarded (SPEC section 2, `mount_admin`).
-const OURS: [&str; 7] = [
-    "/admin",
-    "/api",
-    "/metrics",
-    "/openapi.json",
-    "/usage",
-    "/health",
-    "/healthz",
-];
-
-/// Answers that the admin port gives too; whoever composes the process lends them to the edge.
-#[async_trait]
-pub trait LocalAnswers: Send + Sync + 'static {
-    /// What needs no key (health, what this is); `None` where the path is none of these.
-    async fn open(&self, path: &str) -> Option<(u16, Value)>;
-    /// A caller's own figures (SPEC section 5); `None` where the path is none of these.
-    async fn own(&self, key: &KeyRecord, uri: &Uri) -> Option<(u16, Value)>;
-}
 
 impl Edge {
-    /// What needs no key. True where the request was answered.
-    pub(super) async fn answer_openly(
+    /// Answers a browser's preflight. True where it was one.
+    pub(super) async fn answer_preflight(
         &self,
         session: &mut Session,
         facts: &Facts,
         config: &Config,
         id: Uuid,
     ) -> Result<bool, Refusal> {
-        if facts.method == "OPTIONS"
-            && session
-                .req_header()
-                .headers
-                .contains_key("access-control-request-method")
-        {
-            return preflight(session, config, id).await.map(|()| true);
-        }
-        if facts.method != "GET" && facts.method != "HEAD" {
+        let asks_method = "access-control-request-method";
+        let headers = &session.req_header().headers;
+        if facts.method != "OPTIONS" || !headers.contains_key(asks_method) {
             return Ok(false);
         }
-        let Some((status, body)) = self.answers.open(&facts.path).await else {
-            return Ok(false);
+        preflight(session, config, id).await.map(|()| true)
+    }
+
+    /// Answers a path of ours, whoever asks: the admin service knows who may. Not cancel safe.
+    pub(super) async fn answer_ours(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        facts: &Facts,
+        config: &Config,
+    ) -> Result<(), Refusal> {
+        if !self.port.serves(&facts.path) {
+            return Err(Refusal::NotFound);
+        }
+        let bounds = Bounds {
+            max_body: MAX_BODY,
+            max_upload: MAX_BODY,
+            max_buffered: config.edge.max_buffered,
+            deadline: BODY_TIMEOUT,
         };
-        send(
-            session,
-            status,
-            &body,
-            id,
-            &cors_headers(&config.edge, facts.caller.origin.as_deref()),
-        )
-        .await?;
-        Ok(true)
+        let mut share = Share::none(&self.budget);
+        let read = body::read_whole(session, &bounds, &mut share, facts.expects_continue);
+        let whole = read
+            .await
+            .map_err(|refusal| entry::broken_off(session, refusal))?;
+        let head = session.req_header();
+        let mut request = http::Request::builder()
+            .method(head.method.clone())
+            .uri(head.uri.clone())
+            .body(whole.bytes)
+            .map_err(|_| Refusal::Internal)?;
+        request.headers_mut().clone_from(&head.headers);
+        let mut response = self.port.answer(request, facts.caller.ip).await;
+        if let Some(own) = response.extensions_mut().remove::<OwnKey>() {
+            ctx.key = Some(own.identity.key);
+        }
+        let cors = cors_headers(&config.edge, facts.caller.origin.as_deref());
+        let sent = pass_on(session, response, ctx.id, &cors).await;
+        sent.map_err(|_| Refusal::Internal)
     }
 
     /// What a known caller asks of us and not of a provider. True where it was answered.
@@ -91,28 +95,39 @@ impl Edge {
             send(session, 200, &body, id, &cors).await?;
             return Ok(true);
         }
-        if !is_ours(&facts.path) {
-            return Ok(false);
-        }
-        if live.config.edge.self_service {
-            let uri = session.req_header().uri.clone();
-            if facts.method == "GET"
-                && let Some((status, body)) = self.answers.own(&identity.key, &uri).await
-            {
-                send(session, status, &body, id, &cors).await?;
-                return Ok(true);
-            }
-        }
-        Err(Refusal::NotFound)
+        Ok(false)
     }
 }
 
-/// Whether a path belongs to the proxy's own interfaces.
-pub(super) fn is_ours(path: &str) -> bool {
-    OURS.iter().any(|own| {
-        path.strip_prefix(own)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
+/// Writes an answer of the admin service, as it comes.
+async fn pass_on(
+    session: &mut Session,
+    response: http::Response<axum::body::Body>,
+    id: Uuid,
+    extra: &[Named],
+) -> pingora::Result<()> {
+    let (parts, body) = response.into_parts();
+    let mut head = ResponseHeader::build(parts.status, Some(parts.headers.len() + 3))?;
+    for (name, value) in &parts.headers {
+        head.append_header(name.clone(), value.clone())?;
+    }
+    head.insert_header("x-request-id", id.simple().to_string())?;
+    for (name, value) in extra {
+        head.insert_header(*name, value)?;
+    }
+    session.write_response_header(Box::new(head), false).await?;
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|fault| {
+            pingora::Error::because(
+                pingora::ErrorType::InternalError,
+                "an answer broke off",
+                fault,
+            )
+        })?;
+        session.write_response_body(Some(piece), false).await?;
+    }
+    session.write_response_body(None, true).await
 }
 
 async fn send(
@@ -204,30 +219,4 @@ pub(super) fn cors_headers(config: &EdgeConfig, origin: Option<&str>) -> Vec<Nam
         ),
         ("vary", HeaderValue::from_static("origin")),
     ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn our_paths_are_never_forwarded() {
-        for path in [
-            "/admin",
-            "/admin/api-keys",
-            "/api/usage",
-            "/usage",
-            "/metrics",
-        ] {
-            assert!(is_ours(path), "{path}");
-        }
-        for path in [
-            "/v1/chat/completions",
-            "/administration",
-            "/apis",
-            "/v1/usage",
-        ] {
-            assert!(!is_ours(path), "{path}");
-        }
-    }
 }

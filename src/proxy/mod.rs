@@ -41,7 +41,10 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
+use crate::admin::EdgePort;
+use crate::admin::paths::is_ours;
 use crate::exchange::{Desk, Refusal, Verdict};
+use crate::language::Language;
 use crate::metering::Dialect;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
@@ -53,7 +56,6 @@ use ctx::Ctx;
 use entry::Next;
 
 pub use active::Active;
-pub use local::LocalAnswers;
 
 /// The proxy service.
 pub struct Edge {
@@ -63,7 +65,7 @@ pub struct Edge {
     addresses: peer::Addresses,
     budget: Arc<Budget>,
     models: models::ModelLists,
-    answers: Arc<dyn LocalAnswers>,
+    port: EdgePort,
     active: Active,
 }
 
@@ -72,7 +74,7 @@ impl Edge {
         desk: Arc<Desk>,
         metrics: Arc<Metrics>,
         access_log: Option<Arc<AccessLog>>,
-        answers: Arc<dyn LocalAnswers>,
+        port: EdgePort,
         active: Active,
     ) -> Self {
         Edge {
@@ -82,7 +84,7 @@ impl Edge {
             addresses: peer::Addresses::default(),
             budget: Budget::new(),
             models: models::ModelLists::default(),
-            answers,
+            port,
             active,
         }
     }
@@ -102,9 +104,15 @@ impl Edge {
         ctx: &mut Ctx,
         refusal: &Refusal,
     ) -> Result<()> {
-        let (dialect, chinese) = (ctx.dialect(), ctx.facts.as_ref().is_some_and(|f| f.chinese));
         let id = ctx.request_id();
-        let reply = reply::Reply::new(refusal, dialect, &id, chinese);
+        let facts = ctx.facts.as_deref();
+        let language = facts.map_or(Language::English, |facts| facts.language);
+        let reply = match facts {
+            Some(facts) if is_ours(&facts.path) => {
+                reply::Reply::ours(refusal, &facts.path, language)
+            }
+            _ => reply::Reply::new(refusal, ctx.dialect(), &id, language),
+        };
         ctx.refused = Some((reply.status, refusal.code()));
         let extra = self.extra_headers(ctx, refusal);
         if !session.as_mut().is_body_done() {

@@ -91,6 +91,15 @@ pub struct Standing {
     pub resets_at: [Option<UnixMs>; 3],
 }
 
+impl Standing {
+    /// What is left of the request quota; `None` where it is unlimited.
+    pub fn requests_left(&self) -> Option<i64> {
+        let taken = self.used.requests.saturating_add(self.held.requests);
+        let limit = self.quotas.requests;
+        (!limit.is_unlimited()).then(|| limit.limit.saturating_sub(taken).max(0))
+    }
+}
+
 /// A granted reservation.
 #[derive(Clone, Debug)]
 pub struct Grant {

@@ -247,6 +247,11 @@ impl Ledger {
 }
 
 impl Open {
+    /// For how long its lease has been over, in milliseconds; negative while it lasts.
+    pub fn overdue_ms(&self, now: Moment) -> i64 {
+        now.steady_ms.saturating_sub(self.deadline_ms)
+    }
+
     /// What it holds in each of its scopes.
     pub fn held(&self) -> Amounts {
         let first = self.reservation.holds.first();

@@ -46,6 +46,11 @@ impl Ledger {
         self.open.get(&id)
     }
 
+    /// Every open reservation, in no order.
+    pub fn each_open(&self) -> impl Iterator<Item = &Open> {
+        self.open.values()
+    }
+
     /// How many reservations are open, and what they hold together.
     pub fn totals(&self) -> (usize, Amounts) {
         (self.open.len(), self.held)

@@ -4,7 +4,6 @@
 //! where a previous process's unsettled reservations are resolved; then Pingora runs. At the end the
 //! settlements of cut exchanges are booked before the store closes.
 
-mod answers;
 pub mod bind;
 mod books;
 #[cfg(test)]
@@ -24,7 +23,7 @@ use pingora::proxy::ProxyServiceBuilder;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
 
-use crate::admin::{self, AdminState};
+use crate::admin::{self, AdminState, EdgePort};
 use crate::config::{Config, OnUnavailable, QuotaConfig, RedisConfig, RedisMode, StoreConfig};
 use crate::exchange::{Desk, Live, Settler};
 use crate::proxy::Edge;
@@ -36,7 +35,6 @@ use crate::telemetry::log as logging;
 use crate::telemetry::metrics::Metrics;
 use crate::time::UnixMs;
 
-use answers::Answers;
 use bind::{Bound, WithSockets, bind};
 use books::Books;
 use shutdown::Closing;
@@ -133,8 +131,7 @@ pub fn prepare(config: Config, source: Option<PathBuf>) -> Result<Prepared, Star
         settler,
     ));
     let admin_state = AdminState {
-        store,
-        config: Arc::new(ArcSwap::new(Arc::clone(&config))),
+        desk: Arc::clone(&desk),
         metrics: Arc::clone(&metrics),
         draining: Arc::clone(&draining),
         clock: Arc::new(UnixMs::now),
@@ -142,7 +139,6 @@ pub fn prepare(config: Config, source: Option<PathBuf>) -> Result<Prepared, Star
     let signals = Signals::new(
         Arc::clone(&draining),
         Arc::clone(&desk),
-        Arc::clone(&admin_state.config),
         access_log.clone(),
         source,
     );
@@ -290,11 +286,12 @@ impl Prepared {
         out.flush()?;
         server.bootstrap();
         let live = parts.desk.live.load_full();
+        let router = admin::router(parts.admin);
         let proxy = Edge::new(
             Arc::clone(&parts.desk),
             parts.metrics,
             parts.access_log,
-            Arc::new(Answers(parts.admin.clone())),
+            EdgePort::new(router.clone(), parts.desk),
             closing.active(),
         );
         let options = {
@@ -327,7 +324,7 @@ impl Prepared {
             service,
             edge.into_iter().chain(tls).collect(),
         ));
-        let service = admin::listen::service(admin::router(parts.admin), &admin.endpoint());
+        let service = admin::listen::service(router, &admin.endpoint());
         let service = WithSockets::new(service, vec![admin]);
         server.add_service(service.until(closing.admin_end()));
         server.add_service(parts.books.service());

@@ -5,13 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{self, Config};
+use crate::config;
 use crate::exchange::{Desk, Live};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::event::Reloaded;
@@ -21,7 +20,6 @@ use crate::telemetry::log as logging;
 pub struct Signals {
     draining: Arc<AtomicBool>,
     desk: Arc<Desk>,
-    admin_config: Arc<ArcSwap<Config>>,
     access_log: Option<Arc<AccessLog>>,
     source: Option<PathBuf>,
     heard: Mutex<Heard>,
@@ -41,14 +39,12 @@ impl Signals {
     pub fn new(
         draining: Arc<AtomicBool>,
         desk: Arc<Desk>,
-        admin_config: Arc<ArcSwap<Config>>,
         access_log: Option<Arc<AccessLog>>,
         source: Option<PathBuf>,
     ) -> Self {
         Signals {
             draining,
             desk,
-            admin_config,
             access_log,
             source,
             heard: Mutex::default(),
@@ -84,7 +80,6 @@ impl Signals {
                 logging::set_level(loaded.config.log.level);
                 let old = Arc::clone(&self.desk.live.load().config);
                 let config = Arc::new(old.reloaded(loaded.config));
-                self.admin_config.store(Arc::clone(&config));
                 self.desk.live.store(Arc::new(Live::new(config)));
                 Reloaded { faults: None }.emit();
             }

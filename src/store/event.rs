@@ -1,11 +1,89 @@
-//! Making and reading a usage event.
+//! The usage event: what the books keep of one request and its answer.
 
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::UsageEvent;
 use crate::keys::KeyId;
 use crate::quota::{Amounts, Subject};
 use crate::time::UnixMs;
+
+/// One request and its answer, as the books keep it. `total_tokens` and `total_cost` are exactly what
+/// was charged to the token and USD counters (invariant I5).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UsageEvent {
+    pub id: Uuid,
+    pub api_key_id: KeyId,
+    pub request_id: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub request_method: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub request_path: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub request_size: i64,
+    /// 0 where no answer was begun.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub response_status: u16,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub response_size: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub response_time_ms: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub first_byte_ms: Option<i64>,
+    /// Requests charged to the request counter: 1, or 0 where it was void or refused.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub requests: i64,
+    /// What was left of the request quota when this was admitted; `None` where it is unlimited or was
+    /// not asked.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub requests_remaining: Option<i64>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub prompt_tokens: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub completion_tokens: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cached_tokens: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cache_write_tokens: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reasoning_tokens: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub total_tokens: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub model: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pool: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub is_error: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub error_code: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub error_message: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub total_error_message: Option<String>,
+    /// Nano-USD.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub total_cost_nano: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub estimated: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub end_user: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub client_disconnected: bool,
+    /// Why the figures are what they are, where that is not plain: `capped`, `lease_expired`, `late` …
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reason: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub metadata: Option<Value>,
+    pub created_at: UnixMs,
+}
+
+/// Left out where an event is written: most fields of most events say nothing.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
 
 impl UsageEvent {
     /// An event of this key with nothing in it yet.
@@ -22,6 +100,7 @@ impl UsageEvent {
             response_time_ms: 0,
             first_byte_ms: None,
             requests: 0,
+            requests_remaining: None,
             prompt_tokens: 0,
             completion_tokens: 0,
             cached_tokens: 0,

@@ -7,27 +7,38 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::keys::{KeyHash, KeyId, KeyRecord};
 use crate::quota::{
-    Amounts, Ask, Charge, GroupId, Quotas, ReservationId, Reserved, Scope, ScopeClaim, Settled,
-    Standing,
+    Amounts, Ask, Charge, GroupId, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
 };
 use crate::time::UnixMs;
 
 pub use crate::quota::LostReservation;
 
+mod backup;
 #[cfg(test)]
 mod contract;
 pub mod embedded;
 mod event;
 mod file;
+mod invariants;
+mod record;
 pub mod redis;
+mod span;
+mod usage;
 pub mod usage_log;
 mod usual;
+
+pub use backup::{BACKUP_VERSION, PreviousHash, Record};
+pub use event::UsageEvent;
+pub use invariants::{Check, Invariants};
+pub use record::{
+    AuditEntry, GroupRecord, KeyActivity, KeyFigures, KeyQuery, Page, Role, UserRecord,
+};
+pub use usage::{Rollup, SumBy, SumQuery, UsageQuery, UsageSum};
 
 /// A step that could not be carried out. Nothing of it has happened, unless the message says so.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -47,108 +58,27 @@ pub enum StoreError {
 
 pub type StoreResult<T> = Result<T, StoreError>;
 
-/// A group of keys with quotas of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupRecord {
-    pub id: GroupId,
-    pub name: String,
-    pub quotas: Quotas,
-    /// Empty: all.
-    pub allowed_pools: Vec<String>,
-    pub allowed_models: Vec<String>,
-    pub version: i64,
-    pub created_at: UnixMs,
-    pub updated_at: UnixMs,
-}
-
-/// One request and its answer, as the books keep it. `total_tokens` and `total_cost` are exactly what
-/// was charged to the token and USD counters (invariant I5).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct UsageEvent {
-    pub id: Uuid,
-    pub api_key_id: KeyId,
-    pub request_id: String,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub request_method: String,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub request_path: String,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub request_size: i64,
-    /// 0 where no answer was begun.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub response_status: u16,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub response_size: i64,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub response_time_ms: i64,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub first_byte_ms: Option<i64>,
-    /// Requests charged to the request counter: 1, or 0 where it was void or refused.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub requests: i64,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub prompt_tokens: i64,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub completion_tokens: i64,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub cached_tokens: i64,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub cache_write_tokens: i64,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub reasoning_tokens: i64,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub total_tokens: i64,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub model: Option<String>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub pool: Option<String>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub peer: Option<String>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub is_error: bool,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub error_code: Option<String>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub error_message: Option<String>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub total_error_message: Option<String>,
-    /// Nano-USD.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub total_cost_nano: i64,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub estimated: bool,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub end_user: Option<String>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub client_disconnected: bool,
-    /// Why the figures are what they are, where that is not plain: `capped`, `lease_expired`, `late` …
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub reason: Option<String>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub metadata: Option<Value>,
-    pub created_at: UnixMs,
-}
-
-/// Left out where an event is written: most fields of most events say nothing.
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
 /// What to book for one reservation.
 #[derive(Clone, Debug)]
 pub struct Settlement {
     pub id: ReservationId,
     pub charge: Charge,
     pub event: UsageEvent,
+    /// Further events of the same reservation: the items of a batch. Their `requests` are part of the
+    /// charge; `event` says what is left of it.
+    pub further: Vec<UsageEvent>,
 }
 
-/// What lives beside a key record and moves with traffic: requests charged, failed answers and
-/// refusals, and when something was charged last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct KeyActivity {
-    pub request_count: i64,
-    pub error_count: i64,
-    pub last_used_at: Option<UnixMs>,
+impl Settlement {
+    /// One reservation, one event.
+    pub fn new(id: ReservationId, charge: Charge, event: UsageEvent) -> Settlement {
+        Settlement {
+            id,
+            charge,
+            event,
+            further: Vec::new(),
+        }
+    }
 }
 
 /// How fresh a record must be.
@@ -168,54 +98,6 @@ pub enum Condition {
     Degraded,
     /// Exchanges are refused.
     Away,
-}
-
-/// A page of a listing.
-#[derive(Clone, Debug, Serialize)]
-pub struct Page<T> {
-    pub items: Vec<T>,
-    pub total: i64,
-}
-
-/// Which usage events to read, newest first.
-#[derive(Clone, Debug, Default)]
-pub struct UsageQuery {
-    pub key: Option<KeyId>,
-    pub since: Option<UnixMs>,
-    /// Exclusive.
-    pub until: Option<UnixMs>,
-    pub skip: i64,
-    pub limit: i64,
-}
-
-/// One day of one key and model. Kept for good. `requests`, `tokens` and `cost_nano` are what was
-/// charged; `errors` counts failed answers and refusals, charged or not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Rollup {
-    /// `2026-11-21`, UTC.
-    pub day: String,
-    pub key: KeyId,
-    /// Empty where no model was named.
-    pub model: String,
-    pub requests: i64,
-    pub tokens: i64,
-    pub prompt_tokens: i64,
-    pub completion_tokens: i64,
-    pub cost_nano: i64,
-    pub errors: i64,
-    pub response_time_ms: i64,
-}
-
-/// One change an operator made.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AuditEntry {
-    pub at: UnixMs,
-    pub who: String,
-    pub what: String,
-    /// The id of what was changed.
-    pub subject: String,
-    pub before: Option<Value>,
-    pub after: Option<Value>,
 }
 
 /// The sums that invariants are checked by.
@@ -255,14 +137,37 @@ pub trait Store: Send + Sync + 'static {
     -> StoreResult<Arc<KeyRecord>>;
     /// Removes the record and its counters for good; usage events and rollups stay.
     async fn delete_key(&self, id: KeyId, audit: AuditEntry) -> StoreResult<()>;
-    /// In order of creation, softly deleted ones left out.
-    async fn list_keys(
-        &self,
-        skip: i64,
-        limit: i64,
-        active_only: bool,
-    ) -> StoreResult<Page<Arc<KeyRecord>>>;
+    /// By its number, deleted ones too.
+    async fn key_by_seq(&self, seq: i64) -> StoreResult<Option<Arc<KeyRecord>>>;
+    async fn list_keys(&self, query: KeyQuery) -> StoreResult<Page<Arc<KeyRecord>>>;
     async fn activity(&self, id: KeyId) -> StoreResult<KeyActivity>;
+    /// Counters and activity of many keys at once, in the order of the claims.
+    async fn key_figures(&self, claims: Vec<ScopeClaim>) -> StoreResult<Vec<KeyFigures>>;
+
+    // ── users ─────────────────────────────────────────────────────────────────────────────────
+    /// `Conflict` where the id, the name or the address is taken, whatever the case of its letters: a
+    /// name cannot be another user's address either.
+    async fn create_user(
+        &self,
+        record: UserRecord,
+        audit: AuditEntry,
+    ) -> StoreResult<Arc<UserRecord>>;
+    async fn user(&self, id: Uuid) -> StoreResult<Option<Arc<UserRecord>>>;
+    /// By name or e-mail address, whatever the case of its letters.
+    async fn user_by_login(&self, login: &str) -> StoreResult<Option<Arc<UserRecord>>>;
+    /// As `update_key`; `Conflict` too where the new name or address is taken.
+    async fn update_user(
+        &self,
+        record: UserRecord,
+        audit: AuditEntry,
+    ) -> StoreResult<Arc<UserRecord>>;
+    /// Their keys stay, without an owner's eyes on them.
+    async fn delete_user(&self, id: Uuid, audit: AuditEntry) -> StoreResult<()>;
+    /// In order of creation.
+    async fn list_users(&self, skip: i64, limit: i64) -> StoreResult<Page<Arc<UserRecord>>>;
+    /// Ends a session before its time. It is remembered until `until`, when it is over anyway.
+    async fn end_session(&self, id: Uuid, until: UnixMs) -> StoreResult<()>;
+    async fn session_ended(&self, id: Uuid) -> StoreResult<bool>;
 
     // ── groups ────────────────────────────────────────────────────────────────────────────────
     async fn group(
@@ -329,6 +234,9 @@ pub trait Store: Send + Sync + 'static {
         since_day: &str,
         until_day: &str,
     ) -> StoreResult<Vec<(String, i64)>>;
+    /// Sums, in the order of [`SumBy::sort`]. Whole UTC days come from the rollups, parts of a day at
+    /// either end, and end users, from the events.
+    async fn usage_sums(&self, query: SumQuery) -> StoreResult<Vec<UsageSum>>;
     /// Output tokens that 95 % of this key's recent answers of this model stayed below; `None` where
     /// fewer than 20 are known. Cheap: from memory.
     fn usual_output(&self, key: KeyId, model: &str) -> Option<i64>;
@@ -337,6 +245,14 @@ pub trait Store: Send + Sync + 'static {
 
     // ── the rest ──────────────────────────────────────────────────────────────────────────────
     async fn audit(&self, skip: i64, limit: i64) -> StoreResult<Page<AuditEntry>>;
+    /// What must hold of the books, checked now. Reads everything: for operators.
+    async fn invariants(&self) -> StoreResult<Invariants>;
+    /// Sends every record, in the order of [`Record`]. Exchanges may go on meanwhile. Ends early, with
+    /// no error, where nobody receives any more.
+    async fn export(&self, records: tokio::sync::mpsc::Sender<Record>) -> StoreResult<()>;
+    /// Takes in records of a backup, in their order, in as many calls as is handy. What is there
+    /// already is replaced by what comes: repeating an import changes nothing twice.
+    async fn import(&self, records: Vec<Record>) -> StoreResult<()>;
     /// A named setting that is made once and then shared: answers what is stored, which is `value`
     /// only where nothing was.
     async fn setting_or_insert(&self, name: &str, value: &str) -> StoreResult<String>;

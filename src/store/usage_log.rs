@@ -33,6 +33,7 @@ pub fn event_of_lost(
         response_time_ms: (now.0 - lost.opened_at.0).max(0),
         first_byte_ms: None,
         requests: charged.requests,
+        requests_remaining: None,
         prompt_tokens,
         completion_tokens: charged.tokens - prompt_tokens,
         cached_tokens: 0,
@@ -63,6 +64,21 @@ impl UsageEvent {
         self.total_tokens = charged.tokens;
         self.total_cost_nano = charged.nano_usd;
     }
+}
+
+/// Shares out what one reservation was charged: each further event has its requests, as far as they
+/// were charged, and no more; the first has the rest, and all tokens and cost.
+pub fn share_charge(event: &mut UsageEvent, further: &mut [UsageEvent], charged: Amounts) {
+    let mut first = charged;
+    for item in further {
+        let requests = item.requests.clamp(0, first.requests.max(0));
+        item.set_charged(Amounts {
+            requests,
+            ..Amounts::ZERO
+        });
+        first.requests -= requests;
+    }
+    event.set_charged(first);
 }
 
 /// An event to write; `row` is false where only the sums move.
@@ -96,6 +112,7 @@ impl FloodGuard {
 /// The sums of one day, key and model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DaySums {
+    pub calls: i64,
     pub requests: i64,
     pub tokens: i64,
     pub prompt_tokens: i64,
@@ -105,12 +122,19 @@ pub struct DaySums {
     pub response_time_ms: i64,
 }
 
+/// How many rows events have, and how many of them drew on the request quota.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowCounts {
+    pub events: i64,
+    pub charged: i64,
+}
+
 /// What a batch of events adds to the sums. Days are counted from the epoch.
 #[derive(Debug, Default)]
 pub struct Sums<'a> {
     pub rollups: HashMap<(i64, KeyId, &'a str), DaySums, RandomState>,
     pub errors: HashMap<(i64, KeyId, &'a str), i64, RandomState>,
-    pub rows: HashMap<(i64, KeyId), i64, RandomState>,
+    pub rows: HashMap<(i64, KeyId), RowCounts, RandomState>,
 }
 
 impl<'a> Sums<'a> {
@@ -130,6 +154,7 @@ impl<'a> Sums<'a> {
             .rollups
             .entry((day, event.api_key_id, model))
             .or_default();
+        sums.calls += 1;
         sums.requests = sums.requests.saturating_add(event.requests);
         sums.tokens = sums.tokens.saturating_add(event.total_tokens);
         sums.prompt_tokens = sums.prompt_tokens.saturating_add(event.prompt_tokens);
@@ -147,7 +172,52 @@ impl<'a> Sums<'a> {
                 .or_default() += 1;
         }
         if booked.row {
-            *self.rows.entry((day, event.api_key_id)).or_default() += 1;
+            self.count_row(event);
         }
+    }
+
+    /// Takes note of a row alone: of an event whose sums are known already.
+    pub fn count_row(&mut self, event: &UsageEvent) {
+        let day = event.created_at.0.div_euclid(DAY_MS);
+        let counts = self.rows.entry((day, event.api_key_id)).or_default();
+        counts.events += 1;
+        counts.charged += i64::from(event.requests > 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared(charged: i64, items: [i64; 3]) -> Vec<i64> {
+        let blank = UsageEvent::blank(uuid::Uuid::nil(), KeyId(uuid::Uuid::nil()), UnixMs(0));
+        let mut event = blank.clone();
+        let mut further = items.map(|requests| UsageEvent {
+            requests,
+            total_tokens: 9,
+            ..blank.clone()
+        });
+        let charged = Amounts {
+            requests: charged,
+            tokens: 5,
+            nano_usd: 6,
+        };
+        share_charge(&mut event, &mut further, charged);
+        let all = further
+            .iter()
+            .fold(event.charged(), |sum, item| sum.plus(item.charged()));
+        assert_eq!(all, charged, "what is booked is what was charged");
+        assert_eq!(event.total_tokens, 5);
+        let events = std::iter::once(&event).chain(&further);
+        events.map(|event| event.requests).collect()
+    }
+
+    #[test]
+    fn a_charge_is_shared_out_exactly() {
+        assert_eq!(shared(6, [1, 2, 3]), [0, 1, 2, 3]);
+        assert_eq!(shared(9, [1, 2, 3]), [3, 1, 2, 3]);
+        assert_eq!(shared(4, [1, 2, 3]), [0, 1, 2, 1]);
+        assert_eq!(shared(0, [1, 2, 3]), [0, 0, 0, 0]);
+        assert_eq!(shared(4, [-1, 2, 0]), [2, 0, 2, 0]);
     }
 }

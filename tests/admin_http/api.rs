@@ -471,11 +471,11 @@ async fn groups_have_quotas_and_count_their_keys() {
     for (bad, expected) in [
         (
             json!({"name": "x", "quotas": {"tokens": {"limit": -1}}}),
-            "quotas: tokens: limit: found -1",
+            "quotas.tokens.limit: found -1",
         ),
         (
             json!({"name": "x", "quotas": {"token": {}}}),
-            "quotas: token: unknown field, did you mean tokens?",
+            "quotas.token: unknown field, did you mean tokens?",
         ),
         (json!({"quotas": {}}), "name: is required"),
         (json!({"name": "x", "quotas": 5}), "quotas: "),

@@ -16,6 +16,7 @@ use quota_proxy::config::{
     AdminConfig, Config, EdgeConfig, Estimate, LogConfig, OnClientGone, OnOverrun, QuotaConfig,
     SecretText, ServerConfig, StoreConfig,
 };
+use quota_proxy::exchange::{Desk, Live, Settler};
 use quota_proxy::quota::{Admission, Rates};
 use quota_proxy::store::LostReservation;
 use quota_proxy::telemetry::Metrics;
@@ -124,9 +125,14 @@ impl Rig {
         let clock: Clock = Arc::new(move || UnixMs(told.load(Ordering::SeqCst)));
         let store = Arc::new(Books::open(clock.clone()));
         let draining = Arc::new(AtomicBool::new(false));
-        let state = AdminState {
+        let (settler, _queue) = Settler::new(config.quota.reservation_ttl);
+        let desk = Desk {
             store: store.clone(),
-            config: Arc::new(ArcSwap::from_pointee(config)),
+            settler,
+            live: ArcSwap::from_pointee(Live::new(Arc::new(config))),
+        };
+        let state = AdminState {
+            desk: Arc::new(desk),
             metrics: Arc::new(Metrics::new().unwrap()),
             draining: draining.clone(),
             clock,

@@ -92,6 +92,7 @@ pub fn event(id: Uuid, key: KeyId, created_at: UnixMs) -> UsageEvent {
         response_time_ms: 30,
         first_byte_ms: Some(10),
         requests: 0,
+        requests_remaining: None,
         prompt_tokens: 3,
         completion_tokens: 4,
         cached_tokens: 1,

@@ -6,6 +6,7 @@ use super::source::{Source, sources};
 /// What each module may name of the others.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("time", &[]),
+    ("language", &[]),
     ("quota", &["keys", "time"]),
     ("keys", &["quota", "time"]),
     ("metering", &["quota", "time"]),
@@ -15,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "exchange",
         &[
-            "config", "keys", "metering", "quota", "store", "time", "upstream",
+            "config", "keys", "language", "metering", "quota", "store", "time", "upstream",
         ],
     ),
     (
@@ -40,6 +41,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "config",
             "exchange",
             "keys",
+            "language",
             "metering",
             "quota",
             "store",
@@ -55,6 +57,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "config",
             "exchange",
             "keys",
+            "language",
             "metering",
             "plugins",
             "quota",

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::keys::PreviousSecret;
-use crate::store::{Freshness, GroupRecord, StoreError};
+use crate::store::{Freshness, GroupRecord, KeyQuery, StoreError};
 
 on_every_engine!(
     keys_are_found_by_their_secret,
@@ -148,7 +148,17 @@ async fn deleted_keys(mut h: Harness) {
         );
         assert!(h.store.key(soft.record.id).await.unwrap().unwrap().deleted);
         assert!(h.store.key(id).await.unwrap().is_none());
-        assert_eq!(h.store.list_keys(0, 10, false).await.unwrap().total, 0);
+        assert_eq!(
+            h.store
+                .list_keys(KeyQuery {
+                    limit: 10,
+                    ..KeyQuery::default()
+                })
+                .await
+                .unwrap()
+                .total,
+            0
+        );
         let query = crate::store::UsageQuery {
             key: Some(id),
             limit: 10,
@@ -176,13 +186,38 @@ async fn listings_are_in_order_of_creation(h: Harness) {
             h.store.update_key(record, audit("disable")).await.unwrap();
         }
     }
-    let page = h.store.list_keys(1, 3, false).await.unwrap();
+    let page = h
+        .store
+        .list_keys(KeyQuery {
+            skip: 1,
+            limit: 3,
+            ..KeyQuery::default()
+        })
+        .await
+        .unwrap();
     let listed: Vec<KeyId> = page.items.iter().map(|record| record.id).collect();
     assert_eq!((listed.as_slice(), page.total), (&ids[1..4], 5));
-    let page = h.store.list_keys(0, 10, true).await.unwrap();
+    let page = h
+        .store
+        .list_keys(KeyQuery {
+            active_only: true,
+            limit: 10,
+            ..KeyQuery::default()
+        })
+        .await
+        .unwrap();
     assert_eq!((page.items.len(), page.total), (4, 4));
     assert_eq!(
-        h.store.list_keys(9, 10, false).await.unwrap().items.len(),
+        h.store
+            .list_keys(KeyQuery {
+                skip: 9,
+                limit: 10,
+                ..KeyQuery::default()
+            })
+            .await
+            .unwrap()
+            .items
+            .len(),
         0
     );
 }

@@ -16,15 +16,23 @@ use crate::quota::{
 };
 use crate::time::{Clock, Moment, UnixMs};
 
+mod alike;
+mod backup;
+mod batch;
+#[path = "../../../tests/support/chance.rs"]
+mod chance;
 mod crash;
 #[path = "../../../tests/support/engines.rs"]
 mod engines;
 #[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "../../../tests/support/fault_proxy.rs"]
 mod fault_proxy;
+mod file;
+mod invariants;
 mod keys;
 mod leases;
 mod moves;
+mod owned;
 mod quota;
 mod rates;
 #[path = "../../../tests/support/records.rs"]
@@ -37,7 +45,9 @@ pub(super) mod redis_cluster;
 pub(super) mod redis_sentinel;
 #[path = "../../../tests/support/redis_server.rs"]
 pub(super) mod redis_server;
+mod sums;
 mod usage;
+mod users;
 
 use records::{audit, event, key_record};
 
@@ -119,6 +129,16 @@ impl Harness {
             clock,
             engine,
             policy,
+        }
+    }
+
+    /// Another store, empty, with the same clock.
+    async fn beside(&self, engine: Engine) -> Harness {
+        Harness {
+            store: engine.open(self.clock.reading(), self.policy).await,
+            clock: self.clock.clone(),
+            engine,
+            policy: self.policy,
         }
     }
 
@@ -206,12 +226,18 @@ impl Harness {
     }
 
     async fn settle(&self, ask: &Ask, charge: Charge) -> Settled {
-        let settlement = Settlement {
-            id: ask.id,
-            charge,
-            event: event(ask.id.0, ask.subject.key, self.clock.now()),
-        };
+        let event = event(ask.id.0, ask.subject.key, self.clock.now());
+        let settlement = Settlement::new(ask.id, charge, event);
         self.store.settle(settlement).await.unwrap()
+    }
+
+    async fn assert_sound(&self) {
+        let found = self.store.invariants().await.unwrap();
+        let ids: Vec<&str> = found.checks.iter().map(|check| check.id).collect();
+        assert_eq!(ids, ["I1", "I2", "I3", "I4", "I5"]);
+        for check in found.checks {
+            assert!(check.holds && check.violations == 0, "{check:?}");
+        }
     }
 
     async fn standing(&self, caller: &Caller) -> Standing {

@@ -1,7 +1,7 @@
 //! Keys that move between groups: their counters, what is open, and their history go along.
 
 use super::*;
-use crate::store::Freshness;
+use crate::store::{Freshness, KeyQuery};
 
 on_every_engine!(
     a_key_that_moves_keeps_its_counters,
@@ -55,7 +55,14 @@ async fn a_key_that_moves_keeps_its_counters(h: Harness) {
         .key_by_hash(&caller.record.hash, Freshness::Now)
         .await;
     assert_eq!(found.unwrap().unwrap(), caller.record);
-    let listed = h.store.list_keys(0, 9, false).await.unwrap();
+    let listed = h
+        .store
+        .list_keys(KeyQuery {
+            limit: 9,
+            ..KeyQuery::default()
+        })
+        .await
+        .unwrap();
     assert_eq!(listed.items, [caller.record]);
 }
 

@@ -21,6 +21,7 @@ async fn an_event_is_read_back_as_it_was_booked(h: Harness) {
         id: ask.id,
         charge: used(7),
         event: booked.clone(),
+        further: Vec::new(),
     };
     h.store.settle(settlement).await.unwrap();
     booked.set_charged(Amounts {
@@ -86,6 +87,7 @@ async fn pages_are_newest_first_with_exact_totals(h: Harness) {
                     key,
                     since: since.map(UnixMs),
                     until: until.map(UnixMs),
+                    charged_only: false,
                     skip: 2,
                     limit: 5,
                 };
@@ -121,6 +123,7 @@ async fn rollups_add_up(mut h: Harness) {
         day: day.to_owned(),
         key: caller.record.id,
         model: String::from("gpt-x"),
+        calls: requests,
         requests,
         tokens,
         prompt_tokens: 3 * requests,

@@ -79,7 +79,7 @@ pub(super) fn update_key(
     Ok(record)
 }
 
-fn check_secrets(shared: &Shared, record: &KeyRecord) -> StoreResult<()> {
+pub(super) fn check_secrets(shared: &Shared, record: &KeyRecord) -> StoreResult<()> {
     let directory = shared.directory.read();
     let taken = |hash: &KeyHash| directory.owner_of(hash).is_some_and(|id| id != record.id);
     let previous = record.previous.as_ref().map(|previous| &previous.hash);
@@ -91,7 +91,7 @@ fn check_secrets(shared: &Shared, record: &KeyRecord) -> StoreResult<()> {
     Ok(())
 }
 
-fn put_key(connection: &Connection, record: &KeyRecord) -> rusqlite::Result<()> {
+pub(super) fn put_key(connection: &Connection, record: &KeyRecord) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT OR REPLACE INTO keys (seq, id, hash, previous_hash, previous_valid_until, record)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -107,7 +107,7 @@ fn put_key(connection: &Connection, record: &KeyRecord) -> rusqlite::Result<()> 
     Ok(())
 }
 
-fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
+pub(super) fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
 }
@@ -142,17 +142,25 @@ pub(super) fn put_group(
     let present = shared.directory.read().group(record.id).cloned();
     record.version = present.map_or(1, |present| present.version + 1);
     let (seq, record) = transact(connection, |transaction| {
-        let seq = transaction.query_row(
-            "INSERT INTO groups (id, record) VALUES (?1, ?2)
-             ON CONFLICT (id) DO UPDATE SET record = excluded.record RETURNING seq",
-            params![record.id.0.to_string(), json(&record)?],
-            |row| row.get(0),
-        )?;
+        let seq = put_group_row(transaction, &record)?;
         put_audit(transaction, audit)?;
         Ok((seq, Arc::new(record)))
     })?;
     shared.directory.write().put_group(seq, record.clone());
     Ok(record)
+}
+
+/// Answers the group's number.
+pub(super) fn put_group_row(
+    connection: &Connection,
+    record: &GroupRecord,
+) -> rusqlite::Result<i64> {
+    connection.query_row(
+        "INSERT INTO groups (id, record) VALUES (?1, ?2)
+         ON CONFLICT (id) DO UPDATE SET record = excluded.record RETURNING seq",
+        params![record.id.0.to_string(), json(record)?],
+        |row| row.get(0),
+    )
 }
 
 pub(super) fn delete_group(

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use super::listing::Listings;
+use super::people::People;
 use crate::keys::{KeyHash, KeyId, KeyRecord};
 use crate::quota::{GroupId, Scope};
-use crate::store::{GroupRecord, Page};
+use crate::store::{GroupRecord, KeyQuery, Page};
 use crate::time::UnixMs;
 
 #[derive(Debug, Default)]
@@ -16,9 +18,11 @@ pub(super) struct Directory {
     keys: HashMap<KeyId, Arc<KeyRecord>, RandomState>,
     by_hash: HashMap<KeyHash, KeyId, RandomState>,
     by_seq: BTreeMap<i64, Arc<KeyRecord>>,
+    listings: Listings,
     groups: HashMap<GroupId, (i64, Arc<GroupRecord>), RandomState>,
     /// Numbers of keys that are gone, for events that come late.
     former: HashMap<KeyId, i64, RandomState>,
+    pub people: People,
 }
 
 impl Directory {
@@ -45,18 +49,21 @@ impl Directory {
     }
 
     pub fn put_key(&mut self, record: Arc<KeyRecord>) {
-        self.remove_hashes(record.id);
+        if let Some(old) = self.keys.get(&record.id).cloned() {
+            self.unlist(&old);
+        }
         self.by_hash.insert(record.hash, record.id);
         if let Some(previous) = &record.previous {
             self.by_hash.insert(previous.hash, record.id);
         }
         self.by_seq.insert(record.seq, record.clone());
+        self.listings.put(&record);
         self.keys.insert(record.id, record);
     }
 
     pub fn remove_key(&mut self, id: KeyId) {
-        self.remove_hashes(id);
         if let Some(record) = self.keys.remove(&id) {
+            self.unlist(&record);
             self.by_seq.remove(&record.seq);
             self.former.insert(id, record.seq);
         }
@@ -66,28 +73,27 @@ impl Directory {
         self.former.insert(id, seq);
     }
 
-    fn remove_hashes(&mut self, id: KeyId) {
-        let Some(old) = self.keys.get(&id) else {
-            return;
-        };
+    /// Out of what a record is found by, but for its id and number.
+    fn unlist(&mut self, old: &KeyRecord) {
         self.by_hash.remove(&old.hash);
         if let Some(previous) = &old.previous {
             self.by_hash.remove(&previous.hash);
         }
+        self.listings.remove(old);
+    }
+
+    pub fn key_by_seq(&self, seq: i64) -> Option<&Arc<KeyRecord>> {
+        self.by_seq.get(&seq)
     }
 
     /// In order of creation, softly deleted ones left out.
-    pub fn list_keys(&self, skip: i64, limit: i64, active_only: bool) -> Page<Arc<KeyRecord>> {
-        let skip = usize::try_from(skip).unwrap_or(0);
-        let limit = usize::try_from(limit).unwrap_or(0);
-        let shown = |record: &&Arc<KeyRecord>| !record.deleted && (record.active || !active_only);
-        let items = self.by_seq.values().filter(shown).skip(skip).take(limit);
-        let items = items.cloned().collect();
-        let total = self.by_seq.values().filter(shown).count();
-        Page {
-            items,
-            total: i64::try_from(total).unwrap_or(i64::MAX),
-        }
+    pub fn list_keys(&self, query: KeyQuery) -> Page<Arc<KeyRecord>> {
+        self.listings.page(query)
+    }
+
+    /// Every key, softly deleted ones too.
+    pub fn keys(&self) -> impl Iterator<Item = &Arc<KeyRecord>> {
+        self.keys.values()
     }
 
     pub fn group(&self, id: GroupId) -> Option<&Arc<GroupRecord>> {

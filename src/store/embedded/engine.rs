@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::mpsc::Sender;
+use uuid::Uuid;
 
-use super::{EmbeddedStore, changes, queries};
+use super::{EmbeddedStore, changes, queries, sums, users};
 use crate::keys::{KeyHash, KeyId, KeyRecord};
 use crate::quota::{
     Amounts, Ask, GroupId, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
 };
 use crate::store::{
-    AuditEntry, Freshness, GroupRecord, KeyActivity, Page, Rollup, Settlement, Store, StoreResult,
-    Totals, UsageEvent, UsageQuery,
+    AuditEntry, Freshness, GroupRecord, Invariants, KeyActivity, KeyFigures, KeyQuery, Page,
+    Record, Rollup, Settlement, Store, StoreResult, SumQuery, Totals, UsageEvent, UsageQuery,
+    UsageSum, UserRecord,
 };
 use crate::time::UnixMs;
 
@@ -59,19 +62,71 @@ impl Store for EmbeddedStore {
         self.shared.on_writer(job).await
     }
 
-    async fn list_keys(
-        &self,
-        skip: i64,
-        limit: i64,
-        active_only: bool,
-    ) -> StoreResult<Page<Arc<KeyRecord>>> {
+    async fn key_by_seq(&self, seq: i64) -> StoreResult<Option<Arc<KeyRecord>>> {
+        Ok(self.shared.directory.read().key_by_seq(seq).cloned())
+    }
+
+    async fn list_keys(&self, query: KeyQuery) -> StoreResult<Page<Arc<KeyRecord>>> {
         let directory = self.shared.directory.read();
-        Ok(directory.list_keys(skip, limit, active_only))
+        Ok(directory.list_keys(query))
     }
 
     async fn activity(&self, id: KeyId) -> StoreResult<KeyActivity> {
         let state = self.shared.state.lock();
         Ok(state.activity.get(&id).copied().unwrap_or_default())
+    }
+
+    async fn key_figures(&self, claims: Vec<ScopeClaim>) -> StoreResult<Vec<KeyFigures>> {
+        self.figures(&claims)
+    }
+
+    async fn create_user(
+        &self,
+        record: UserRecord,
+        audit: AuditEntry,
+    ) -> StoreResult<Arc<UserRecord>> {
+        let job =
+            move |connection: &mut _, shared: &_| users::create(connection, shared, record, &audit);
+        self.shared.on_writer(job).await
+    }
+
+    async fn user(&self, id: Uuid) -> StoreResult<Option<Arc<UserRecord>>> {
+        Ok(self.shared.directory.read().people.user(id).cloned())
+    }
+
+    async fn user_by_login(&self, login: &str) -> StoreResult<Option<Arc<UserRecord>>> {
+        let directory = self.shared.directory.read();
+        Ok(directory.people.user_by_login(login).cloned())
+    }
+
+    async fn update_user(
+        &self,
+        record: UserRecord,
+        audit: AuditEntry,
+    ) -> StoreResult<Arc<UserRecord>> {
+        let job =
+            move |connection: &mut _, shared: &_| users::update(connection, shared, record, &audit);
+        self.shared.on_writer(job).await
+    }
+
+    async fn delete_user(&self, id: Uuid, audit: AuditEntry) -> StoreResult<()> {
+        let job =
+            move |connection: &mut _, shared: &_| users::delete(connection, shared, id, &audit);
+        self.shared.on_writer(job).await
+    }
+
+    async fn list_users(&self, skip: i64, limit: i64) -> StoreResult<Page<Arc<UserRecord>>> {
+        Ok(self.shared.directory.read().people.page(skip, limit))
+    }
+
+    async fn end_session(&self, id: Uuid, until: UnixMs) -> StoreResult<()> {
+        let job =
+            move |connection: &mut _, shared: &_| users::end_session(connection, shared, id, until);
+        self.shared.on_writer(job).await
+    }
+
+    async fn session_ended(&self, id: Uuid) -> StoreResult<bool> {
+        Ok(self.shared.directory.read().people.session_ended(id))
     }
 
     async fn group(&self, id: GroupId, _: Freshness) -> StoreResult<Option<Arc<GroupRecord>>> {
@@ -175,6 +230,12 @@ impl Store for EmbeddedStore {
         self.readers.query(query).await
     }
 
+    async fn usage_sums(&self, query: SumQuery) -> StoreResult<Vec<UsageSum>> {
+        self.written().await;
+        let query = move |connection: &mut _| sums::usage_sums(connection, &query);
+        self.readers.query(query).await
+    }
+
     fn usual_output(&self, key: KeyId, model: &str) -> Option<i64> {
         self.usual(key, model)
     }
@@ -194,6 +255,18 @@ impl Store for EmbeddedStore {
     async fn audit(&self, skip: i64, limit: i64) -> StoreResult<Page<AuditEntry>> {
         let query = move |connection: &mut _| queries::audit(connection, skip, limit);
         self.readers.query(query).await
+    }
+
+    async fn invariants(&self) -> StoreResult<Invariants> {
+        self.inspect().await
+    }
+
+    async fn export(&self, records: Sender<Record>) -> StoreResult<()> {
+        self.back_up(records).await
+    }
+
+    async fn import(&self, records: Vec<Record>) -> StoreResult<()> {
+        self.restore(records).await
     }
 
     async fn setting_or_insert(&self, name: &str, value: &str) -> StoreResult<String> {

@@ -7,6 +7,7 @@ use rusqlite::{Connection, Row};
 use uuid::Uuid;
 
 use super::directory::Directory;
+use super::people::People;
 use super::rows::period_text;
 use super::state::State;
 use crate::keys::{KeyHash, KeyId, KeyRecord, PreviousSecret};
@@ -19,11 +20,11 @@ use crate::quota::{
 };
 use crate::store::file::fault;
 use crate::store::usage_log::{Booked, event_of_lost};
-use crate::store::{GroupRecord, KeyActivity, StoreError, StoreResult};
+use crate::store::{GroupRecord, KeyActivity, StoreError, StoreResult, UserRecord};
 use crate::time::{Moment, UnixMs};
 
 /// The directory as it was written.
-pub(super) fn directory(connection: &Connection) -> StoreResult<Directory> {
+pub(super) fn directory(connection: &Connection, now: UnixMs) -> StoreResult<Directory> {
     let mut directory = Directory::default();
     let mut statement = connection
         .prepare(
@@ -46,11 +47,38 @@ pub(super) fn directory(connection: &Connection) -> StoreResult<Directory> {
         let record: GroupRecord = json(row, 1)?;
         directory.put_group(row.get(0).map_err(fault)?, Arc::new(record));
     }
+    people(connection, now, &mut directory.people)?;
     Ok(directory)
 }
 
+fn people(connection: &Connection, now: UnixMs, people: &mut People) -> StoreResult<()> {
+    let mut statement = connection
+        .prepare("SELECT seq, password_hash, record FROM users")
+        .map_err(fault)?;
+    let mut rows = statement.query([]).map_err(fault)?;
+    while let Some(row) = rows.next().map_err(fault)? {
+        people.put(row.get(0).map_err(fault)?, Arc::new(user_of(row)?));
+    }
+    let mut statement = connection
+        .prepare("SELECT id, over_at FROM ended_sessions WHERE over_at > ?1")
+        .map_err(fault)?;
+    let mut rows = statement.query([now.0]).map_err(fault)?;
+    while let Some(row) = rows.next().map_err(fault)? {
+        let over_at = UnixMs(row.get(1).map_err(fault)?);
+        people.end_session(uuid(row, 0)?, over_at, now);
+    }
+    Ok(())
+}
+
+/// A user, of a row of number, password hash and record.
+pub(super) fn user_of(row: &Row<'_>) -> StoreResult<UserRecord> {
+    let mut record: UserRecord = json(row, 2)?;
+    record.password_hash = row.get(1).map_err(fault)?;
+    Ok(record)
+}
+
 /// A key, or the id and number of one that is gone.
-fn key_of(row: &Row<'_>) -> StoreResult<Result<KeyRecord, (KeyId, i64)>> {
+pub(super) fn key_of(row: &Row<'_>) -> StoreResult<Result<KeyRecord, (KeyId, i64)>> {
     let seq: i64 = row.get(0).map_err(fault)?;
     let id = KeyId(uuid(row, 1)?);
     if row.get_ref(5).map_err(fault)? == rusqlite::types::ValueRef::Null {
@@ -124,7 +152,10 @@ fn restore_reservations(
     Ok(())
 }
 
-fn counters_of(row: &Row<'_>, now: Moment) -> rusqlite::Result<(i64, Counters, KeyActivity)> {
+pub(super) fn counters_of(
+    row: &Row<'_>,
+    now: Moment,
+) -> rusqlite::Result<(i64, Counters, KeyActivity)> {
     let count = |[used, booked, period, since, number]: [&str; 5]| -> rusqlite::Result<Count> {
         let period = period_of(row.get_ref(period)?.as_str().unwrap_or_default());
         let since = row.get(since)?;
@@ -243,7 +274,7 @@ fn uuid(row: &Row<'_>, column: usize) -> StoreResult<Uuid> {
     Uuid::parse_str(text.as_str().map_err(senseless)?).map_err(senseless)
 }
 
-fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> StoreResult<T> {
+pub(super) fn json<T: serde::de::DeserializeOwned>(row: &Row<'_>, column: usize) -> StoreResult<T> {
     let text = row.get_ref(column).map_err(fault)?;
     serde_json::from_str(text.as_str().map_err(senseless)?).map_err(senseless)
 }

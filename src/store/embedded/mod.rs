@@ -28,19 +28,29 @@ use crate::store::usual::UsualOutputs;
 use crate::store::{StoreError, StoreResult};
 use crate::time::Clock;
 
+mod backup;
 mod changes;
 mod commit;
 mod directory;
 mod durability;
 mod engine;
+mod inspect;
+mod listing;
 mod load;
+mod people;
 mod queries;
 mod readers;
+mod restore;
 mod rows;
 mod schema;
 mod state;
 mod steps;
+mod sums;
+mod usage_rows;
+mod users;
 mod writer;
+
+pub use backup::export_file;
 
 /// How an embedded store behaves.
 #[derive(Clone)]
@@ -100,7 +110,7 @@ impl EmbeddedStore {
         let mut connection = file::connect_writer(path, options.sync_full)?;
         schema::migrate(&mut connection)?;
         let now = (options.clock)();
-        let directory = load::directory(&connection)?;
+        let directory = load::directory(&connection, now.wall)?;
         let state = load::state(&connection, &directory, options.lost_reservation, now)?;
         let shared = Arc::new(Shared {
             options,

@@ -1,14 +1,14 @@
 //! Threads that answer queries on connections of their own: a long listing never holds up a commit,
 //! and no async runtime is blocked or needed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::state::closed;
 use crate::store::StoreResult;
@@ -23,6 +23,9 @@ type Query = Box<dyn FnOnce(&mut Connection) + Send>;
 pub(super) struct Readers {
     queries: Mutex<Option<Sender<Query>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    path: PathBuf,
+    /// Reads of the whole file: one at a time.
+    whole: Arc<Semaphore>,
 }
 
 impl Readers {
@@ -45,6 +48,8 @@ impl Readers {
         Ok(Readers {
             queries: Mutex::new(Some(queries)),
             threads: Mutex::new(threads),
+            path: path.to_owned(),
+            whole: Arc::new(Semaphore::new(1)),
         })
     }
 
@@ -66,8 +71,33 @@ impl Readers {
         answered.await.map_err(|_| closed())?.map_err(fault)
     }
 
+    /// Runs a read of the whole file on a thread of its own, so that no query waits for it. It is told
+    /// whether anybody still asks.
+    pub async fn aside<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Connection, &dyn Fn() -> bool) -> StoreResult<T> + Send + 'static,
+    ) -> StoreResult<T> {
+        let turn = self.whole.clone().acquire_owned().await;
+        let turn = turn.map_err(|_| closed())?;
+        let (answer, answered) = oneshot::channel();
+        let path = self.path.clone();
+        let run = move || {
+            let _turn = turn;
+            let connection = file::connect_reader(&path);
+            let done = connection.and_then(|mut connection| {
+                let asked = || !answer.is_closed();
+                read(&mut connection, &asked)
+            });
+            // Nobody to answer: the caller has gone.
+            drop(answer.send(done));
+        };
+        super::spawn("store-whole-read", run)?;
+        answered.await.map_err(|_| closed())?
+    }
+
     /// Answers what was asked and ends the threads.
     pub fn stop(&self) {
+        self.whole.close();
         drop(self.queries.lock().take());
         for thread in self.threads.lock().drain(..) {
             // A thread that panicked has nothing left to do.

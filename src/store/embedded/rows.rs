@@ -3,21 +3,16 @@
 use rusqlite::{Connection, params};
 use uuid::fmt::Hyphenated;
 
-use super::directory::Directory;
-use crate::keys::KeyId;
 use crate::quota::bucket::Bucket;
 use crate::quota::counters::Counters;
 use crate::quota::{Period, Reservation, Scope};
-use crate::store::usage_log::{Booked, Sums};
-use crate::store::{AuditEntry, KeyActivity, UsageEvent};
-use crate::time::{DAY_MS, Moment, UnixMs};
+use crate::store::{AuditEntry, KeyActivity};
+use crate::time::Moment;
 
 type Sql<T> = rusqlite::Result<T>;
 
-/// The bits of an event's number that tell events of one millisecond apart.
-pub(super) const RUNNING_BITS: u32 = 20;
-
 /// One scope's counters as they go to disk.
+#[derive(Clone, Copy)]
 pub(super) struct CountersRow {
     pub scope: i64,
     pub counters: Counters,
@@ -96,143 +91,6 @@ pub(super) fn delete_reservations(connection: &Connection, serials: &[i64]) -> S
         statement.execute([serial])?;
     }
     Ok(())
-}
-
-/// Events that have a row. `running` counts on and tells those of one millisecond apart.
-pub(super) fn put_events(
-    connection: &Connection,
-    events: &[Booked],
-    directory: &Directory,
-    running: &mut i64,
-) -> Sql<()> {
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO usage_events (no, id, key_seq, request_id, request_method, request_path,
-             request_size, response_status, response_size, response_time_ms, first_byte_ms, requests,
-             prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,
-             total_tokens, model, pool, peer, is_error, error_code, error_message,
-             total_error_message, total_cost_nano, estimated, end_user, client_disconnected, reason,
-             metadata, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
-             ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32)",
-    )?;
-    for Booked { event, .. } in events.iter().filter(|booked| booked.row) {
-        loop {
-            *running += 1;
-            match put_event(
-                &mut statement,
-                event,
-                event_number(event.created_at, *running),
-                directory,
-            ) {
-                Err(error) if is_taken(&error) => {}
-                other => break other?,
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The number of an event made at `at`: numbers sort as time does.
-pub(super) fn event_number(at: UnixMs, running: i64) -> i64 {
-    let at = at.0.clamp(0, 1 << 42);
-    (at << RUNNING_BITS) | (running & ((1 << RUNNING_BITS) - 1))
-}
-
-fn is_taken(error: &rusqlite::Error) -> bool {
-    error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
-}
-
-fn put_event(
-    statement: &mut rusqlite::CachedStatement<'_>,
-    event: &UsageEvent,
-    no: i64,
-    directory: &Directory,
-) -> Sql<()> {
-    let mut id = [0; Hyphenated::LENGTH];
-    statement.execute(params![
-        no,
-        &*event.id.hyphenated().encode_lower(&mut id),
-        directory.key_number(event.api_key_id),
-        event.request_id,
-        event.request_method,
-        event.request_path,
-        event.request_size,
-        event.response_status,
-        event.response_size,
-        event.response_time_ms,
-        event.first_byte_ms,
-        event.requests,
-        event.prompt_tokens,
-        event.completion_tokens,
-        event.cached_tokens,
-        event.cache_write_tokens,
-        event.reasoning_tokens,
-        event.total_tokens,
-        event.model,
-        event.pool,
-        event.peer,
-        event.is_error,
-        event.error_code,
-        event.error_message,
-        event.total_error_message,
-        event.total_cost_nano,
-        event.estimated,
-        event.end_user,
-        event.client_disconnected,
-        event.reason,
-        event.metadata.as_ref().map(ToString::to_string),
-        event.created_at.0,
-    ])?;
-    Ok(())
-}
-
-/// What the events add to the daily sums.
-pub(super) fn add_sums(connection: &Connection, sums: &Sums<'_>, directory: &Directory) -> Sql<()> {
-    let number = |key: KeyId| directory.key_number(key);
-    let mut rollups = connection.prepare_cached(
-        "INSERT INTO daily_rollups VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
-         ON CONFLICT DO UPDATE SET requests = requests + excluded.requests,
-             tokens = tokens + excluded.tokens,
-             prompt_tokens = prompt_tokens + excluded.prompt_tokens,
-             completion_tokens = completion_tokens + excluded.completion_tokens,
-             cost_nano = cost_nano + excluded.cost_nano,
-             errors = errors + excluded.errors,
-             response_time_ms = response_time_ms + excluded.response_time_ms",
-    )?;
-    for ((day, key, model), sums) in &sums.rollups {
-        rollups.execute(params![
-            day_text(*day),
-            number(*key),
-            model,
-            sums.requests,
-            sums.tokens,
-            sums.prompt_tokens,
-            sums.completion_tokens,
-            sums.cost_nano,
-            sums.errors,
-            sums.response_time_ms,
-        ])?;
-    }
-    let mut errors = connection.prepare_cached(
-        "INSERT INTO daily_errors VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT DO UPDATE SET errors = errors + excluded.errors",
-    )?;
-    for ((day, key, code), count) in &sums.errors {
-        errors.execute(params![day_text(*day), number(*key), code, count])?;
-    }
-    let mut rows = connection.prepare_cached(
-        "INSERT INTO event_counts VALUES (?1, ?2, ?3)
-         ON CONFLICT DO UPDATE SET events = events + excluded.events",
-    )?;
-    for ((day, key), count) in &sums.rows {
-        rows.execute(params![day_text(*day), number(*key), count])?;
-    }
-    Ok(())
-}
-
-/// `2026-11-21` for a day counted from the epoch.
-pub(super) fn day_text(day: i64) -> String {
-    UnixMs(day.saturating_mul(DAY_MS)).day()
 }
 
 pub(super) fn put_counters(connection: &Connection, rows: &[CountersRow], now: Moment) -> Sql<()> {

@@ -10,6 +10,7 @@ use crate::store::{StoreError, StoreResult};
 const MIGRATIONS: &[&str] = &[
     include_str!("schema/1_books.sql"),
     include_str!("schema/2_window_numbers.sql"),
+    include_str!("schema/3_users_and_sums.sql"),
 ];
 
 /// Brings a file to the present schema.
@@ -17,16 +18,7 @@ const MIGRATIONS: &[&str] = &[
 /// # Errors
 /// `Fault` for a file of a newer version, or where SQLite refuses.
 pub(super) fn migrate(connection: &mut Connection) -> StoreResult<()> {
-    let seen: i64 = connection
-        .query_row("PRAGMA user_version", [], |row| row.get(0))
-        .map_err(fault)?;
-    let seen = usize::try_from(seen).unwrap_or(usize::MAX);
-    if seen > MIGRATIONS.len() {
-        return Err(StoreError::Fault(format!(
-            "the file has schema version {seen}, this program knows up to {}: use the newer program",
-            MIGRATIONS.len()
-        )));
-    }
+    let seen = version(connection)?;
     for (at, migration) in MIGRATIONS.iter().enumerate().skip(seen) {
         let transaction = connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -42,4 +34,33 @@ pub(super) fn migrate(connection: &mut Connection) -> StoreResult<()> {
         transaction.commit().map_err(fault)?;
     }
     Ok(())
+}
+
+/// Checks that a file which is only read has the present schema.
+///
+/// # Errors
+/// `Fault` for a file of another version, or where SQLite refuses.
+pub(super) fn require_present(connection: &Connection) -> StoreResult<()> {
+    let seen = version(connection)?;
+    if seen < MIGRATIONS.len() {
+        return Err(StoreError::Fault(format!(
+            "the file has schema version {seen}, this program reads {}: start it on the file once",
+            MIGRATIONS.len()
+        )));
+    }
+    Ok(())
+}
+
+fn version(connection: &Connection) -> StoreResult<usize> {
+    let seen: i64 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(fault)?;
+    let seen = usize::try_from(seen).unwrap_or(usize::MAX);
+    if seen > MIGRATIONS.len() {
+        return Err(StoreError::Fault(format!(
+            "the file has schema version {seen}, this program knows up to {}: use the newer program",
+            MIGRATIONS.len()
+        )));
+    }
+    Ok(seen)
 }

@@ -140,8 +140,11 @@ impl Shared {
                 .pending
                 .jobs
                 .push_back(Box::new(move |connection, shared| {
+                    let done = job(connection, shared);
+                    // It may have committed: the disk is synced after it as after all others.
+                    shared.commits.fetch_add(1, Ordering::Relaxed);
                     // Nobody to answer: the caller has gone, the change stands.
-                    drop(answer.send(job(connection, shared)));
+                    drop(answer.send(done));
                 }));
         }
         self.work.notify_one();
@@ -199,6 +202,13 @@ impl State {
                 Err(_) => self.pending.settled.closed.push(open.serial),
             }
         }
+        self.pending.settled.dirty.extend(scopes);
+        self.note_event(booked);
+        self.begin_gathering()
+    }
+
+    /// One more event to write, and what it does to its key's activity.
+    pub fn note_event(&mut self, booked: Booked) {
         let event = &booked.event;
         let activity = self.activity.entry(event.api_key_id).or_default();
         activity.request_count = activity.request_count.saturating_add(event.requests);
@@ -208,9 +218,15 @@ impl State {
         }
         let settled = &mut self.pending.settled;
         settled.dirty.insert(Scope::Key(event.api_key_id));
-        settled.dirty.extend(scopes);
         settled.events.push(booked);
-        self.begin_gathering()
+    }
+
+    /// A group has none.
+    pub fn activity_of(&self, scope: Scope) -> KeyActivity {
+        match scope {
+            Scope::Key(id) => self.activity.get(&id).copied().unwrap_or_default(),
+            Scope::Group(_) => KeyActivity::default(),
+        }
     }
 
     /// True where these are the first settlements since the writer took the last: wake it, so that

@@ -6,9 +6,11 @@ use crate::keys::KeyId;
 use crate::quota::{
     Amounts, Ask, Reservation, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
 };
-use crate::store::usage_log::{Booked, event_of_lost};
+use crate::store::usage_log::{Booked, event_of_lost, share_charge};
 use crate::store::usual::answer_of;
-use crate::store::{AuditEntry, Settlement, StoreError, StoreResult, Totals, UsageEvent};
+use crate::store::{
+    AuditEntry, KeyFigures, Settlement, StoreError, StoreResult, Totals, UsageEvent,
+};
 use tokio::sync::oneshot;
 
 impl EmbeddedStore {
@@ -86,6 +88,7 @@ impl EmbeddedStore {
             id,
             charge,
             mut event,
+            mut further,
         } = settlement;
         let (settled, wake) = {
             let mut state = self.shared.state.lock();
@@ -95,14 +98,19 @@ impl EmbeddedStore {
                 Settled::Already => return Ok(Settled::Already),
                 Settled::Applied { charged, .. } => charged,
                 Settled::Late { charged } => {
-                    event.reason = Some(String::from("late"));
+                    for event in std::iter::once(&mut event).chain(&mut further) {
+                        event.reason = Some(String::from("late"));
+                    }
                     charged
                 }
             };
-            event.set_charged(charged);
+            share_charge(&mut event, &mut further, charged);
             state.note_turned();
             let booked = Booked { event, row: true };
             let wake = state.book(resolution.closed.as_ref(), &resolution.scopes, booked);
+            for event in further {
+                state.note_event(Booked { event, row: true });
+            }
             (resolution.settled, wake)
         };
         if wake {
@@ -161,6 +169,18 @@ impl EmbeddedStore {
         let state = self.shared.state.lock();
         state.check_open()?;
         Ok(state.ledger.standing(claim, self.shared.now()))
+    }
+
+    /// Under one lock: the figures of a page belong together.
+    pub(super) fn figures(&self, claims: &[ScopeClaim]) -> StoreResult<Vec<KeyFigures>> {
+        let state = self.shared.state.lock();
+        state.check_open()?;
+        let now = self.shared.now();
+        let figures = claims.iter().map(|claim| KeyFigures {
+            standing: state.ledger.standing(claim, now),
+            activity: state.activity_of(claim.scope),
+        });
+        Ok(figures.collect())
     }
 
     pub(super) async fn reset(&self, scope: Scope, audit: AuditEntry) -> StoreResult<()> {

@@ -19,6 +19,7 @@ use super::commit::Commit;
 use super::directory::Directory;
 use super::rows::{self, CountersRow};
 use super::state::{Job, Reset, Settled, Shared, State};
+use super::usage_rows;
 use crate::quota::counters::Counters;
 use crate::quota::{Reservation, Scope};
 use crate::store::usage_log::Sums;
@@ -225,8 +226,10 @@ impl Writer {
         if batch.with_settled {
             let settled = &self.kept;
             rows::delete_reservations(&transaction, &settled.closed)?;
-            rows::put_events(&transaction, &settled.events, &directory, &mut self.running)?;
-            rows::add_sums(&transaction, &Sums::of(&settled.events), &directory)?;
+            let with_row = settled.events.iter().filter(|booked| booked.row);
+            let events = with_row.map(|booked| &booked.event);
+            usage_rows::put_events(&transaction, events, &directory, &mut self.running)?;
+            usage_rows::add_sums(&transaction, &Sums::of(&settled.events), &directory)?;
             rows::put_counters(&transaction, &batch.counters, batch.now)?;
             for reset in &batch.resets {
                 rows::put_audit(&transaction, &reset.audit)?;
@@ -313,15 +316,15 @@ fn has_urgent_work(state: &State) -> bool {
         || !pending.resets.is_empty()
 }
 
-fn counters_row(state: &State, directory: &Directory, scope: Scope) -> Option<CountersRow> {
+pub(super) fn counters_row(
+    state: &State,
+    directory: &Directory,
+    scope: Scope,
+) -> Option<CountersRow> {
     let number = directory.scope_number(scope)?;
-    let activity = match scope {
-        Scope::Key(id) => state.activity.get(&id).copied().unwrap_or_default(),
-        Scope::Group(_) => Default::default(),
-    };
     Some(CountersRow {
         scope: number,
         counters: state.ledger.counters(scope).copied().unwrap_or_default(),
-        activity,
+        activity: state.activity_of(scope),
     })
 }

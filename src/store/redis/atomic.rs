@@ -3,9 +3,10 @@
 use redis::Value;
 use uuid::Uuid;
 
+use super::booking::{EventArgs, Events, error_bytes, event_figures, event_json, text_bytes};
 use super::layout::{Figures, Packer, Stored, clock_figures};
 use super::link::{Link, Script};
-use super::names::{Home, Shard};
+use super::names::{EventSet, Home, Shard};
 use super::replies::{
     Kept, Resolved, bytes_of, read_kept, read_reserved, read_resolved, unexpected,
 };
@@ -113,32 +114,29 @@ impl Steps {
         read_reserved(ask, bytes_of(&reply)?)
     }
 
-    /// Ends a reservation and books its event, all in one.
+    /// Ends a reservation and books its events, all in one.
     pub async fn resolve(
         &self,
         link: &Link,
         home: Home,
         id: ReservationId,
         ending: Ending,
-        event: &UsageEvent,
+        events: Events<'_>,
         now: Option<Moment>,
     ) -> StoreResult<Resolved> {
-        let key = event.api_key_id;
-        let day = event.created_at.day();
-        let shard = home.shard;
-        let mut keys = vec![
-            shard.reservation(id),
-            shard.leases(),
-            shard.counters(Scope::Key(key)),
-            shard.events(key),
-            shard.all_events(),
-            shard.sums(key, &day),
-            shard.errors(key, &day),
-            shard.days(),
-            shard.owed(),
-        ];
-        let group = home.group.map(Scope::Group);
-        keys.extend(group.map(|group| counters_of(home, group)));
+        let event = events.first;
+        let mut further = EventArgs::default();
+        further.day(event);
+        for event in events.further {
+            let requests = event.requests;
+            further.push(
+                event,
+                Amounts {
+                    requests,
+                    ..Amounts::ZERO
+                },
+            )?;
+        }
         let mut figures = Packer::default();
         figures.clock(now);
         match ending {
@@ -148,17 +146,21 @@ impl Steps {
             Ending::Undo => figures.put_all([6, 0, 0, 0]),
             Ending::Reconcile(amounts) => figures.put(5).put_all(amounts.clamped().to_array()),
         };
-        figures
-            .put_all(event_figures(event))
-            .put_all([KEEP_SETTLED_MS, KEEP_EXPIRED_MS]);
-        let args = [
+        figures.put_all(event_figures(event)).put_all([
+            KEEP_SETTLED_MS,
+            KEEP_EXPIRED_MS,
+            further.days(),
+        ]);
+        let keys = further.keys(home, id, event.api_key_id);
+        let mut args = vec![
             figures.done(),
             id_bytes(id),
             event_json(event)?,
             text_bytes(event.model.as_deref()),
             error_bytes(event),
-            key.0.as_bytes().to_vec(),
+            event.api_key_id.0.as_bytes().to_vec(),
         ];
+        args.extend(further.into_args());
         let reply = link.run(&self.resolve, &keys, &args).await?;
         read_resolved(bytes_of(&reply)?)
     }
@@ -176,8 +178,8 @@ impl Steps {
         let shard = home.shard;
         let keys = [
             shard.counters(Scope::Key(key)),
-            shard.events(key),
-            shard.all_events(),
+            shard.events(key, EventSet::Uncharged),
+            shard.index(EventSet::Uncharged),
             shard.sums(key, &day),
             shard.errors(key, &day),
             shard.days(),
@@ -325,34 +327,6 @@ pub(super) fn group_of(claims: &[ScopeClaim]) -> Option<GroupId> {
         Scope::Group(id) => Some(id),
         Scope::Key(_) => None,
     })
-}
-
-/// What the sums of a day need of an event.
-pub(super) fn event_figures(event: &UsageEvent) -> [i64; 5] {
-    [
-        i64::from(event.is_error),
-        event.created_at.0,
-        event.prompt_tokens,
-        event.completion_tokens,
-        event.response_time_ms,
-    ]
-}
-
-pub(super) fn event_json(event: &UsageEvent) -> StoreResult<Vec<u8>> {
-    serde_json::to_vec(event).map_err(unwritable)
-}
-
-pub(super) fn text_bytes(text: Option<&str>) -> Vec<u8> {
-    text.unwrap_or_default().as_bytes().to_vec()
-}
-
-pub(super) fn error_bytes(event: &UsageEvent) -> Vec<u8> {
-    event
-        .error_code
-        .as_deref()
-        .unwrap_or("unknown")
-        .as_bytes()
-        .to_vec()
 }
 
 pub(super) fn id_bytes(id: ReservationId) -> Vec<u8> {

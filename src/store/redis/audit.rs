@@ -3,7 +3,7 @@
 
 use super::answers::int;
 use super::directory::Directory;
-use super::names::Shard;
+use super::names::{self, Shard};
 use super::newest::{Range, newest};
 use super::records::decode_audit;
 use crate::store::{AuditEntry, Page, StoreResult};
@@ -15,7 +15,7 @@ impl Directory {
     }
 
     pub async fn audit(&self, skip: i64, limit: i64) -> StoreResult<Page<AuditEntry>> {
-        let names: Vec<String> = Shard::all().map(Shard::audit).collect();
+        let names = logs();
         let counts = names
             .iter()
             .map(|name| redis::cmd("ZCARD").arg(name).to_owned());
@@ -28,4 +28,10 @@ impl Directory {
             total,
         })
     }
+}
+
+/// Every part of the log.
+pub(super) fn logs() -> Vec<String> {
+    let shards = Shard::all().map(Shard::audit);
+    shards.chain([String::from(names::USER_AUDIT)]).collect()
 }

@@ -20,12 +20,12 @@ use super::answers::int;
 use super::directory::Directory;
 use super::names;
 use super::record_steps::{Next, Put};
-use super::records::{Change, KeyEntry, key_text};
+use super::records::{Change, KeyEntry};
 use crate::keys::{KeyHash, KeyId, KeyRecord};
 use crate::store::{AuditEntry, StoreError, StoreResult};
 
 /// Changes of one key that come between, before a caller is told to come again.
-const MOST_ROUNDS: usize = 16;
+pub(super) const MOST_ROUNDS: usize = 16;
 
 impl Directory {
     /// Stores a new key and gives it its `seq`.
@@ -46,13 +46,10 @@ impl Directory {
         self.claim(id, entry.hashes()).await?;
         let next = redis::cmd("INCR").arg(names::LAST_SEQ).to_owned();
         entry.record.seq = int(&self.link.ask(next).await?)?;
-        let change = Change {
-            id: Uuid::now_v7(),
-            ..Change::default()
-        };
+        let change = Change::new();
         let put = self
             .steps
-            .put_key(&self.link, 0, Next::Record(&entry), &change, &audit);
+            .put_key(&self.link, 0, Next::Record(&entry), &change, Some(&audit));
         match put.await? {
             Put::Done => {}
             Put::Absent | Put::Conflict | Put::Unfinished => return Err(id_exists()),
@@ -82,9 +79,13 @@ impl Directory {
             let new = entry.hashes().filter(|hash| !has(&present, hash));
             self.claim(id, new).await?;
             let expected = present.record.version;
-            let put =
-                self.steps
-                    .put_key(&self.link, expected, Next::Record(&entry), &change, &audit);
+            let put = self.steps.put_key(
+                &self.link,
+                expected,
+                Next::Record(&entry),
+                &change,
+                Some(&audit),
+            );
             match put.await? {
                 Put::Done => {
                     self.finish_mine(id).await?;
@@ -116,10 +117,15 @@ impl Directory {
                 dropped: present.hashes().collect(),
                 from: Some(present.home().shard),
                 removed: Some(expected + 1),
+                owner: present.record.owner,
             };
-            let put =
-                self.steps
-                    .put_key(&self.link, expected, Next::Gone(&present), &change, &audit);
+            let put = self.steps.put_key(
+                &self.link,
+                expected,
+                Next::Gone(&present),
+                &change,
+                Some(&audit),
+            );
             match put.await? {
                 Put::Done => {
                     self.finish_mine(id).await?;
@@ -138,16 +144,19 @@ impl Directory {
 
     /// Does what is left to do of a key's last change. May be repeated, by several edges at once.
     pub(super) async fn finish(&self, id: KeyId) -> StoreResult<()> {
+        let mut owners = Vec::new();
         for round in 0..MOST_ROUNDS {
             let (entry, change) = self.steps.change(&self.link, id).await?;
             if change.is_none() && round == 0 {
                 return Ok(());
             }
             let change = change.unwrap_or_default();
+            owners.extend(change.owner);
             match &entry {
-                Some(entry) => self.apply(entry, &change).await?,
-                None => self.clear(id, &change).await?,
+                Some(entry) => self.apply(entry, &change, &owners).await?,
+                None => self.clear(id, &change, &owners).await?,
             }
+            owners.extend(entry.as_ref().and_then(|entry| entry.record.owner));
             // Lists know no versions: where the record was changed meanwhile, they are told again.
             let now = self.steps.finished(&self.link, id, change.id).await?;
             if now == entry.map_or(0, |entry| entry.record.version) {
@@ -157,7 +166,8 @@ impl Directory {
         Err(changed_meanwhile())
     }
 
-    async fn apply(&self, entry: &KeyEntry, change: &Change) -> StoreResult<()> {
+    /// `former`: whose lists it may be in.
+    async fn apply(&self, entry: &KeyEntry, change: &Change, former: &[Uuid]) -> StoreResult<()> {
         let KeyRecord { id, version, .. } = entry.record;
         let home = entry.home().shard;
         let left = change.from.filter(|from| *from != home);
@@ -180,26 +190,10 @@ impl Directory {
         for hash in &change.dropped {
             self.steps.release(&self.link, hash, id).await?;
         }
-        let shown = !entry.record.deleted;
-        self.list(names::KEYS, &entry.record, shown).await?;
-        let active = shown && entry.record.active;
-        self.list(names::ACTIVE_KEYS, &entry.record, active).await
+        self.list_key(&entry.record, former).await
     }
 
-    async fn list(&self, list: &str, record: &KeyRecord, shown: bool) -> StoreResult<()> {
-        let command = if shown {
-            let mut add = redis::cmd("ZADD");
-            add.arg(list).arg(record.seq).arg(key_text(record.id));
-            add
-        } else {
-            let mut remove = redis::cmd("ZREM");
-            remove.arg(list).arg(key_text(record.id));
-            remove
-        };
-        self.link.ask(command).await.map(drop)
-    }
-
-    async fn clear(&self, id: KeyId, change: &Change) -> StoreResult<()> {
+    async fn clear(&self, id: KeyId, change: &Change, former: &[Uuid]) -> StoreResult<()> {
         if let (Some(home), Some(version)) = (change.from, change.removed) {
             let drop = self.steps.drop_counters(&self.link, home, id, version);
             drop.await?;
@@ -207,16 +201,11 @@ impl Directory {
         for hash in &change.dropped {
             self.steps.release(&self.link, hash, id).await?;
         }
-        for list in [names::KEYS, names::ACTIVE_KEYS] {
-            let mut remove = redis::cmd("ZREM");
-            remove.arg(list).arg(key_text(id));
-            self.link.ask(remove).await?;
-        }
-        Ok(())
+        self.unlist_key(id, former).await
     }
 
     /// As `finish`, where a failure must say that the change is made.
-    async fn finish_mine(&self, id: KeyId) -> StoreResult<()> {
+    pub(super) async fn finish_mine(&self, id: KeyId) -> StoreResult<()> {
         self.finish(id).await.map_err(|error| {
             let why = "the change is made, and takes effect everywhere once Redis answers";
             StoreError::Unavailable(format!("{why}: {error}"))
@@ -224,7 +213,11 @@ impl Directory {
     }
 
     /// Takes secrets for a key whose record is about to say so.
-    async fn claim(&self, id: KeyId, hashes: impl Iterator<Item = KeyHash>) -> StoreResult<()> {
+    pub(super) async fn claim(
+        &self,
+        id: KeyId,
+        hashes: impl Iterator<Item = KeyHash>,
+    ) -> StoreResult<()> {
         for hash in hashes {
             if !self.steps.claim(&self.link, &hash, id).await? {
                 return Err(StoreError::Conflict(String::from(
@@ -235,7 +228,7 @@ impl Directory {
         Ok(())
     }
 
-    async fn remember(&self, entry: KeyEntry) -> Arc<KeyRecord> {
+    pub(super) async fn remember(&self, entry: KeyEntry) -> Arc<KeyRecord> {
         for hash in entry.hashes() {
             self.cache.put_owner(hash, entry.record.id).await;
         }
@@ -246,7 +239,7 @@ impl Directory {
 }
 
 /// What the record becomes, and what is to be done for it.
-fn next_of(present: &KeyEntry, mut record: KeyRecord) -> (KeyEntry, Change) {
+pub(super) fn next_of(present: &KeyEntry, mut record: KeyRecord) -> (KeyEntry, Change) {
     record.seq = present.record.seq;
     record.version = present.record.version + 1;
     let mut entry = KeyEntry {
@@ -263,11 +256,15 @@ fn next_of(present: &KeyEntry, mut record: KeyRecord) -> (KeyEntry, Change) {
         dropped: present.hashes().filter(|hash| !has(&entry, hash)).collect(),
         from: (from != home).then_some(from),
         removed: None,
+        owner: present
+            .record
+            .owner
+            .filter(|owner| entry.record.owner != Some(*owner)),
     };
     (entry, change)
 }
 
-fn has(entry: &KeyEntry, hash: &KeyHash) -> bool {
+pub(super) fn has(entry: &KeyEntry, hash: &KeyHash) -> bool {
     entry.hashes().any(|of| of.same(hash))
 }
 
@@ -275,7 +272,7 @@ fn id_exists() -> StoreError {
     StoreError::Conflict(String::from("the key id exists already"))
 }
 
-fn changed_meanwhile() -> StoreError {
+pub(super) fn changed_meanwhile() -> StoreError {
     StoreError::Conflict(String::from("the key was changed meanwhile: read it again"))
 }
 

@@ -4,20 +4,22 @@ use std::sync::Arc;
 
 use redis::Cmd;
 
-use super::answers::{bytes, int, strings};
+use super::answers::bytes;
 use super::cache::RecordCache;
 use super::link::Link;
 use super::names::{self, Home, Shard};
 use super::record_steps::RecordSteps;
 use super::records::{KeyEntry, decode_homes, key_of_text};
+use super::users::UserSteps;
 use crate::keys::{KeyHash, KeyId, KeyRecord};
-use crate::store::{Freshness, Page, StoreError, StoreResult};
+use crate::store::{Freshness, StoreError, StoreResult};
 use crate::time::{Clock, Moment, UnixMs};
 
 /// Records of keys and groups, in Redis and in memory.
 pub(super) struct Directory {
     pub(super) link: Arc<Link>,
     pub(super) steps: RecordSteps,
+    pub(super) users: UserSteps,
     pub(super) cache: RecordCache,
     clock: Option<Clock>,
 }
@@ -35,6 +37,7 @@ impl Directory {
         Directory {
             link,
             steps: RecordSteps::new(),
+            users: UserSteps::new(),
             cache: RecordCache::new(serves_alone),
             clock,
         }
@@ -114,40 +117,8 @@ impl Directory {
         Ok(gone.map_or_else(|| vec![shard], |homes| decode_homes(&homes)))
     }
 
-    /// In order of creation, softly deleted ones left out.
-    pub async fn list_keys(
-        &self,
-        skip: i64,
-        limit: i64,
-        active_only: bool,
-    ) -> StoreResult<Page<Arc<KeyRecord>>> {
-        let list = if active_only {
-            names::ACTIVE_KEYS
-        } else {
-            names::KEYS
-        };
-        let total = redis::cmd("ZCARD").arg(list).to_owned();
-        let total = int(&self.link.ask(total).await?)?;
-        let skip = skip.max(0);
-        let last = skip.saturating_add(limit.clamp(0, total)) - 1;
-        let mut items = Vec::new();
-        if last >= skip {
-            let range = redis::cmd("ZRANGE")
-                .arg(list)
-                .arg(skip)
-                .arg(last)
-                .to_owned();
-            let ids = strings(self.link.ask(range).await?)?;
-            let ids = ids.iter().map(|id| key_of_text(id));
-            items = self.records(ids.collect::<StoreResult<_>>()?).await?;
-        }
-        let shown = |record: &Arc<KeyRecord>| !record.deleted && (record.active || !active_only);
-        items.retain(shown);
-        Ok(Page { items, total })
-    }
-
     /// Those of them that there are, in this order.
-    async fn records(&self, ids: Vec<KeyId>) -> StoreResult<Vec<Arc<KeyRecord>>> {
+    pub(super) async fn records(&self, ids: Vec<KeyId>) -> StoreResult<Vec<Arc<KeyRecord>>> {
         let names = ids.iter().map(|id| Shard::of_key(*id).key_record(*id));
         let answers = self.link.ask_all(names.map(get).collect()).await?;
         let mut records = Vec::with_capacity(answers.len());
@@ -161,6 +132,7 @@ impl Directory {
 
     /// What is stored under the name, which is `value` only where nothing was.
     pub async fn setting_or_insert(&self, name: &str, value: &str) -> StoreResult<String> {
+        self.list_setting(name).await?;
         let mut set = redis::cmd("SET");
         set.arg(names::setting(name))
             .arg(value)
@@ -172,6 +144,11 @@ impl Directory {
             Some(stored) => String::from_utf8(stored)
                 .map_err(|_| super::answers::fault("a setting that is not text")),
         }
+    }
+
+    pub(super) async fn list_setting(&self, name: &str) -> StoreResult<()> {
+        let add = redis::cmd("SADD").arg(names::SETTINGS).arg(name).to_owned();
+        self.link.ask(add).await.map(drop)
     }
 
     async fn cached_key(&self, id: KeyId) -> StoreResult<Option<Arc<KeyRecord>>> {

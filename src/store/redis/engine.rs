@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::mpsc::Sender;
+use uuid::Uuid;
 
-use super::{RedisStore, queries, sums};
+use super::{RedisStore, queries, sums, usage_sums};
 use crate::keys::{KeyHash, KeyId, KeyRecord};
 use crate::quota::{
     Amounts, Ask, GroupId, ReservationId, Reserved, Scope, ScopeClaim, Settled, Standing,
 };
 use crate::store::{
-    AuditEntry, Condition, Freshness, GroupRecord, KeyActivity, Page, Reconciled, Rollup,
-    Settlement, Store, StoreResult, Totals, UsageEvent, UsageQuery,
+    AuditEntry, Condition, Freshness, GroupRecord, Invariants, KeyActivity, KeyFigures, KeyQuery,
+    Page, Reconciled, Record, Rollup, Settlement, Store, StoreResult, SumQuery, Totals, UsageEvent,
+    UsageQuery, UsageSum, UserRecord,
 };
 use crate::time::UnixMs;
 
@@ -49,17 +52,60 @@ impl Store for RedisStore {
         self.directory.delete_key(id, audit).await
     }
 
-    async fn list_keys(
-        &self,
-        skip: i64,
-        limit: i64,
-        active_only: bool,
-    ) -> StoreResult<Page<Arc<KeyRecord>>> {
-        self.directory.list_keys(skip, limit, active_only).await
+    async fn list_keys(&self, query: KeyQuery) -> StoreResult<Page<Arc<KeyRecord>>> {
+        self.directory.list_keys(query).await
+    }
+
+    async fn key_by_seq(&self, seq: i64) -> StoreResult<Option<Arc<KeyRecord>>> {
+        self.directory.key_by_seq(seq).await
     }
 
     async fn activity(&self, id: KeyId) -> StoreResult<KeyActivity> {
         self.activity_of(id).await
+    }
+
+    async fn key_figures(&self, claims: Vec<ScopeClaim>) -> StoreResult<Vec<KeyFigures>> {
+        self.figures_of(&claims).await
+    }
+
+    async fn create_user(
+        &self,
+        record: UserRecord,
+        audit: AuditEntry,
+    ) -> StoreResult<Arc<UserRecord>> {
+        self.directory.create_user(record, audit).await
+    }
+
+    async fn user(&self, id: Uuid) -> StoreResult<Option<Arc<UserRecord>>> {
+        self.directory.user(id).await
+    }
+
+    async fn user_by_login(&self, login: &str) -> StoreResult<Option<Arc<UserRecord>>> {
+        self.directory.user_by_login(login).await
+    }
+
+    async fn update_user(
+        &self,
+        record: UserRecord,
+        audit: AuditEntry,
+    ) -> StoreResult<Arc<UserRecord>> {
+        self.directory.update_user(record, audit).await
+    }
+
+    async fn delete_user(&self, id: Uuid, audit: AuditEntry) -> StoreResult<()> {
+        self.directory.delete_user(id, audit).await
+    }
+
+    async fn list_users(&self, skip: i64, limit: i64) -> StoreResult<Page<Arc<UserRecord>>> {
+        self.directory.list_users(skip, limit).await
+    }
+
+    async fn end_session(&self, id: Uuid, until: UnixMs) -> StoreResult<()> {
+        self.note_ended(id, until).await
+    }
+
+    async fn session_ended(&self, id: Uuid) -> StoreResult<bool> {
+        self.has_ended(id).await
     }
 
     async fn group(
@@ -159,6 +205,10 @@ impl Store for RedisStore {
         sums::error_counts(&self.link, &self.directory, key, since_day, until_day).await
     }
 
+    async fn usage_sums(&self, query: SumQuery) -> StoreResult<Vec<UsageSum>> {
+        usage_sums::usage_sums(&self.link, &self.directory, &query).await
+    }
+
     fn usual_output(&self, key: KeyId, model: &str) -> Option<i64> {
         self.usual.lock().p95(key, model)
     }
@@ -169,6 +219,18 @@ impl Store for RedisStore {
 
     async fn audit(&self, skip: i64, limit: i64) -> StoreResult<Page<AuditEntry>> {
         self.directory.audit(skip, limit).await
+    }
+
+    async fn invariants(&self) -> StoreResult<Invariants> {
+        self.inspect_books().await
+    }
+
+    async fn export(&self, records: Sender<Record>) -> StoreResult<()> {
+        self.back_up(records).await
+    }
+
+    async fn import(&self, records: Vec<Record>) -> StoreResult<()> {
+        self.restore(&records).await
     }
 
     async fn setting_or_insert(&self, name: &str, value: &str) -> StoreResult<String> {

@@ -40,13 +40,22 @@ impl Directory {
     /// Creates, or replaces whatever the version.
     pub async fn put_group(
         &self,
-        mut record: GroupRecord,
+        record: GroupRecord,
         audit: AuditEntry,
+    ) -> StoreResult<Arc<GroupRecord>> {
+        self.replace_group(record, Some(&audit)).await
+    }
+
+    /// Without an audit entry it is a backup's.
+    pub(super) async fn replace_group(
+        &self,
+        mut record: GroupRecord,
+        audit: Option<&AuditEntry>,
     ) -> StoreResult<Arc<GroupRecord>> {
         // Listed first: a name in the list without a record is passed over, a record that is in no
         // list would never be seen.
         self.list_group("SADD", record.id).await?;
-        record.version = self.steps.put_group(&self.link, &record, &audit).await?;
+        record.version = self.steps.put_group(&self.link, &record, audit).await?;
         let record = Arc::new(record);
         self.cache.put_group(record.id, Some(&record)).await;
         Ok(record)

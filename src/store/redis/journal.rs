@@ -41,10 +41,12 @@ pub(super) struct Admitted {
 }
 
 /// What it came to.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Settlement {
     pub charged: Amounts,
     pub event: UsageEvent,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<UsageEvent>,
 }
 
 /// An exchange that has ended.
@@ -263,7 +265,15 @@ mod tests {
             };
             let event = UsageEvent::blank(ids[0].0, admitted().subject.key, UnixMs(5));
             journal
-                .settle(ids[0], &admitted(), &Settlement { charged, event })
+                .settle(
+                    ids[0],
+                    &admitted(),
+                    &Settlement {
+                        charged,
+                        event,
+                        further: Vec::new(),
+                    },
+                )
                 .unwrap();
         }
         let ended = journal.ended(0, 9).unwrap();

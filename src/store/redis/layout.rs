@@ -178,7 +178,7 @@ fn read_bucket(figures: &mut Figures<'_>) -> StoreResult<Option<Bucket>> {
     Ok((limit > 0).then(|| Bucket::with_parts(limit, level, filled_at_ms)))
 }
 
-fn period_figure(period: Period) -> i64 {
+pub(super) fn period_figure(period: Period) -> i64 {
     match period {
         Period::Total => 0,
         Period::Daily => 1,

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::RedisStore;
 use super::atomic::Ending;
+use super::booking::Events;
 use super::names::Home;
 use crate::quota::{Amounts, ReservationId, Settled};
 use crate::store::{StoreResult, UsageEvent};
@@ -26,6 +27,16 @@ struct Acknowledged {
     home: Home,
     charged: Amounts,
     event: UsageEvent,
+    further: Vec<UsageEvent>,
+}
+
+impl Acknowledged {
+    fn events(&self) -> Events<'_> {
+        Events {
+            first: &self.event,
+            further: &self.further,
+        }
+    }
 }
 
 /// The settlements of the last seconds.
@@ -38,7 +49,7 @@ pub(super) struct Acknowledgements {
 
 impl Acknowledgements {
     /// Takes note of a settlement that was booked.
-    pub fn note(&self, id: ReservationId, home: Home, charged: Amounts, event: &UsageEvent) {
+    pub fn note(&self, id: ReservationId, home: Home, charged: Amounts, events: Events<'_>) {
         let now = Instant::now();
         let mut recent = self.recent.lock();
         recent.push_back(Acknowledged {
@@ -46,7 +57,8 @@ impl Acknowledgements {
             id,
             home,
             charged,
-            event: event.clone(),
+            event: events.first.clone(),
+            further: events.further.to_vec(),
         });
         let is_old = |first: &Acknowledged| now.duration_since(first.at) > REMEMBERED;
         while recent.len() > MOST_REMEMBERED || recent.front().is_some_and(is_old) {
@@ -69,8 +81,8 @@ impl RedisStore {
         let recent: Vec<Acknowledged> = self.acknowledged.recent.lock().iter().cloned().collect();
         let mut lost = 0;
         for settled in &recent {
-            let booked =
-                self.book_unheld(settled.id, settled.home, settled.charged, &settled.event);
+            let events = settled.events();
+            let booked = self.book_unheld(settled.id, settled.home, settled.charged, events);
             lost += usize::from(booked.await? != Settled::Already);
         }
         *self.acknowledged.seen.lock() = troubles;
@@ -88,12 +100,12 @@ impl RedisStore {
         id: ReservationId,
         home: Home,
         charged: Amounts,
-        event: &UsageEvent,
+        events: Events<'_>,
     ) -> StoreResult<Settled> {
         let ending = Ending::Reconcile(charged);
         let step = self
             .steps
-            .resolve(&self.link, home, id, ending, event, self.now());
+            .resolve(&self.link, home, id, ending, events, self.now());
         let resolved = step.await?;
         if resolved.owed {
             self.pay(home.shard, id).await;

@@ -26,6 +26,7 @@ use self::journal::Journal;
 use self::link::Link;
 use self::lost::Acknowledgements;
 use self::names::Home;
+use self::restore::RestoreSteps;
 use self::server_clock::ServerClock;
 use self::slices::{SliceStep, Slices};
 use crate::quota::{Amounts, LostReservation, ReservationId, Subject};
@@ -37,18 +38,26 @@ use crate::time::{Clock, Moment, UnixMs};
 mod answers;
 mod atomic;
 mod audit;
+mod booking;
 mod cache;
 mod changes;
+mod days;
 mod dial;
 mod directory;
 mod engine;
+mod event_reader;
+mod event_walk;
+mod export;
 mod fault;
+mod figures;
 mod fold;
 mod groups;
 mod inspect;
+mod invariants;
 mod journal;
 mod layout;
 mod link;
+mod listings;
 mod lost;
 mod names;
 mod newest;
@@ -59,6 +68,9 @@ mod queries;
 mod record_steps;
 mod records;
 mod replies;
+mod restore;
+mod restore_keys;
+mod restore_log;
 mod script;
 mod sentinel;
 mod server_clock;
@@ -67,6 +79,8 @@ mod slices;
 mod steps;
 mod sums;
 mod sweep;
+mod usage_sums;
+mod users;
 
 pub use self::link::{LinkOptions, Topology};
 pub use self::slices::SliceOptions;
@@ -140,6 +154,7 @@ pub struct RedisStore {
     slices: Option<Arc<Slices>>,
     /// Lost slices of any edge are ended with it.
     slice_step: SliceStep,
+    restore_steps: RestoreSteps,
     /// Where exchanges may be admitted without Redis.
     journal: Option<Journal>,
     /// Those of them that have not ended.
@@ -170,6 +185,7 @@ impl RedisStore {
             directory: Directory::new(Arc::clone(&link), options.clock.clone(), journal.is_some()),
             slices,
             slice_step: SliceStep::new(),
+            restore_steps: RestoreSteps::new(),
             link,
             steps: Steps::new(),
             server_clock: ServerClock::default(),

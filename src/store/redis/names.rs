@@ -18,6 +18,18 @@ use crate::quota::{GroupId, ReservationId, Scope};
 /// How many shards there are. Part of the layout.
 pub(super) const SHARDS: u8 = 64;
 
+/// Which of a key's events: those that drew on the request quota, or refusals, voids and what came late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum EventSet {
+    Charged,
+    Uncharged,
+}
+
+impl EventSet {
+    /// In the order in which the scripts are told of them.
+    pub const ALL: [EventSet; 2] = [EventSet::Charged, EventSet::Uncharged];
+}
+
 /// Where a key's counters, reservations and events are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Home {
@@ -101,13 +113,19 @@ impl Shard {
     }
 
     /// Sorted set: usage events of a key by `created_at`, in milliseconds.
-    pub fn events(self, key: KeyId) -> String {
-        self.name_of("ev", key.0)
+    pub fn events(self, key: KeyId, set: EventSet) -> String {
+        match set {
+            EventSet::Charged => self.name_of("ev", key.0),
+            EventSet::Uncharged => self.name_of("un", key.0),
+        }
     }
 
     /// Sorted set: order and key id of all usage events of the shard, by `created_at`.
-    pub fn all_events(self) -> String {
-        self.name("events")
+    pub fn index(self, set: EventSet) -> String {
+        self.name(match set {
+            EventSet::Charged => "events",
+            EventSet::Uncharged => "uncharged",
+        })
     }
 
     /// Hash: model to the sums of one key's day (`2026-11-21`).
@@ -164,11 +182,7 @@ impl Shard {
 
 /// String: whose secret has this hash: a key's id, 32 hexadecimal digits.
 pub(super) fn secret(hash: &KeyHash) -> String {
-    let mut name = String::from("qp1:h:");
-    for byte in hash.0 {
-        let _ = write!(name, "{byte:02x}");
-    }
-    name
+    format!("qp1:h:{}", hash.to_hex())
 }
 
 /// Counter: the last `seq` given to a key.
@@ -177,8 +191,35 @@ pub(super) const LAST_SEQ: &str = "qp1:{dir}:seq";
 pub(super) const KEYS: &str = "qp1:{dir}:keys";
 /// Sorted set: those of them that are active.
 pub(super) const ACTIVE_KEYS: &str = "qp1:{dir}:active";
+/// Sorted set: ids of keys that are softly deleted, by `seq`.
+pub(super) const DELETED_KEYS: &str = "qp1:{dir}:deleted";
 /// Set: ids of groups.
 pub(super) const GROUPS: &str = "qp1:{dir}:groups";
+
+/// Sorted set: ids of a user's keys that are not deleted, or of the active ones, by `seq`.
+pub(super) fn owned_keys(owner: Uuid, active_only: bool) -> String {
+    let list = if active_only { "owner-active" } else { "owner" };
+    format!("qp1:{{dir}}:{list}:{}", owner.simple())
+}
+
+/// Hash: a user's id to the record (`records.rs`).
+pub(super) const USERS: &str = "qp1:{users}:records";
+/// Hash: name or e-mail address, in small letters, to the user's id.
+pub(super) const LOGINS: &str = "qp1:{users}:logins";
+/// Sorted set: ids of users in the order of their creation.
+pub(super) const USER_LIST: &str = "qp1:{users}:list";
+/// Sorted set: audit entries of users, as each shard has its own.
+pub(super) const USER_AUDIT: &str = "qp1:{users}:audit";
+
+/// String: until when a session would have lasted that was ended.
+pub(super) fn ended_session(id: Uuid) -> String {
+    format!("qp1:ended:{}", id.simple())
+}
+
+/// Set: names of settings.
+pub(super) const SETTINGS: &str = "qp1:{dir}:settings";
+/// Counter: the last order given to an event of a backup.
+pub(super) const LAST_RESTORED: &str = "qp1:{dir}:restored";
 
 /// String: a setting that is made once.
 pub(super) fn setting(name: &str) -> String {

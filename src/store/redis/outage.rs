@@ -2,6 +2,7 @@
 //! and taken to Redis when it is back. That trades promise P1 for service; the overrun is reported.
 
 use super::atomic::group_of;
+use super::booking::Events;
 use super::journal::{Admitted, Entry, Journal, Settlement as Journalled};
 use super::names::Home;
 use super::{RedisStore, Running};
@@ -67,6 +68,7 @@ impl RedisStore {
         let settled = Journalled {
             charged,
             event: settlement.event.clone(),
+            further: settlement.further.clone(),
         };
         journal.settle(settlement.id, &admitted, &settled)?;
         Ok(Settled::Applied {
@@ -115,31 +117,43 @@ impl RedisStore {
 
     async fn book_late(&self, entry: &Entry) -> StoreResult<()> {
         let admitted = &entry.admitted;
-        let (charged, mut event) = match &entry.settled {
-            Some(settled) => (settled.charged, settled.event.clone()),
-            None => {
-                let charged = match self.options.lost_reservation {
-                    LostReservation::Charge => admitted.held,
-                    LostReservation::Release => Amounts::ZERO,
-                };
-                let lost = Reservation {
-                    id: entry.id,
-                    holds: Vec::new(),
-                    opened_at: admitted.opened_at,
-                    expires_at: UnixMs(0),
-                    subject: std::sync::Arc::new(admitted.subject.clone()),
-                };
-                (
-                    charged,
-                    event_of_lost(&lost, charged, "edge_died", self.wall()),
-                )
-            }
+        let Journalled {
+            charged,
+            mut event,
+            further,
+        } = match &entry.settled {
+            Some(settled) => settled.clone(),
+            None => self.lost_with_its_edge(entry),
         };
         event
             .reason
             .get_or_insert_with(|| String::from("reconciled"));
-        let booked = self.book_unheld(entry.id, admitted.home, charged, &event);
+        let events = Events {
+            first: &event,
+            further: &further,
+        };
+        let booked = self.book_unheld(entry.id, admitted.home, charged, events);
         booked.await.map(drop)
+    }
+
+    fn lost_with_its_edge(&self, entry: &Entry) -> Journalled {
+        let admitted = &entry.admitted;
+        let charged = match self.options.lost_reservation {
+            LostReservation::Charge => admitted.held,
+            LostReservation::Release => Amounts::ZERO,
+        };
+        let lost = Reservation {
+            id: entry.id,
+            holds: Vec::new(),
+            opened_at: admitted.opened_at,
+            expires_at: UnixMs(0),
+            subject: std::sync::Arc::new(admitted.subject.clone()),
+        };
+        Journalled {
+            charged,
+            event: event_of_lost(&lost, charged, "edge_died", self.wall()),
+            further: Vec::new(),
+        }
     }
 
     /// How far a scope is over its limits.

@@ -9,9 +9,10 @@
 
 use super::answers::{bytes, fault, scanned};
 use super::directory::Directory;
+use super::layout::Figures;
 use super::names::{Home, Shard};
 use crate::keys::KeyId;
-use crate::quota::ReservationId;
+use crate::quota::{Amounts, ReservationId};
 use crate::store::{StoreError, StoreResult};
 
 /// Figures of an entry, then the key's id, then the shard where it is paid, once one is named.
@@ -54,6 +55,21 @@ impl Directory {
             }
         }
         Ok(())
+    }
+
+    /// What is still to be paid to a key's counters for reservations that ended in these shards.
+    pub(super) async fn owed_to(&self, key: KeyId, shards: &[Shard]) -> StoreResult<Amounts> {
+        let mut owed = Amounts::ZERO;
+        for (_, (_, entry)) in self.entries(shards, Shard::owed).await? {
+            let (figures, owner, _) = parts(&entry)?;
+            if key_of(owner)? == key {
+                // pay.lua: two flags and what was held, then what was charged.
+                let mut figures = Figures(figures);
+                let _flags_and_held = figures.take::<5>()?;
+                owed = owed.plus(figures.amounts()?);
+            }
+        }
+        Ok(owed)
     }
 
     /// Some entries of a hash of each shard: all, unless there are very many.

@@ -11,7 +11,7 @@ use super::answers::{bytes, fault, int, scored, strings};
 use super::directory::Directory;
 use super::layout::Figures;
 use super::link::Link;
-use super::names::Shard;
+use super::names::{EventSet, Shard};
 use super::newest::{Entry, Range, newest};
 use crate::keys::KeyId;
 use crate::quota::{Amounts, ReservationId};
@@ -38,9 +38,15 @@ pub(super) async fn usage_events(
         Some(key) => directory.homes(key).await?,
         None => Shard::all().collect(),
     };
-    let names = shards.iter().map(|shard| match query.key {
-        Some(key) => shard.events(key),
-        None => shard.all_events(),
+    let sets: &[EventSet] = match query.charged_only {
+        true => &[EventSet::Charged],
+        false => &EventSet::ALL,
+    };
+    let pairs = |shard: &Shard| sets.iter().map(|set| (*shard, *set)).collect::<Vec<_>>();
+    let sets: Vec<(Shard, EventSet)> = shards.iter().flat_map(pairs).collect();
+    let names = sets.iter().map(|(shard, set)| match query.key {
+        Some(key) => shard.events(key, *set),
+        None => shard.index(*set),
     });
     let names: Vec<String> = names.collect();
     let counts = names.iter().map(|name| {
@@ -53,7 +59,7 @@ pub(super) async fn usage_events(
     let limit = query.limit.min(total);
     let mut entries = newest(link, &names, &range, query.skip, limit).await?;
     if query.key.is_none() {
-        entries = bodies(link, &shards, entries).await?;
+        entries = bodies(link, &sets, entries).await?;
     }
     let items = entries.iter().map(|entry| read_event(&entry.member));
     Ok(Page {
@@ -62,19 +68,23 @@ pub(super) async fn usage_events(
     })
 }
 
-/// Events of one key and one millisecond.
-type Place = (Shard, KeyId, i64);
+/// Events of one key and one millisecond in one of its sets.
+pub(super) type Place = (Shard, EventSet, KeyId, i64);
 
 /// The events that index entries stand for, in their order; those pruned meanwhile are left out.
-async fn bodies(link: &Link, shards: &[Shard], index: Vec<Entry>) -> StoreResult<Vec<Entry>> {
+pub(super) async fn bodies(
+    link: &Link,
+    sets: &[(Shard, EventSet)],
+    index: Vec<Entry>,
+) -> StoreResult<Vec<Entry>> {
     let mut wanted = Vec::with_capacity(index.len());
     let mut places: HashMap<Place, usize> = HashMap::new();
     let mut commands = Vec::new();
     for entry in index {
-        let Some(shard) = shards.get(entry.set) else {
+        let Some((shard, set)) = sets.get(entry.set) else {
             continue;
         };
-        let place = (*shard, key_of(&entry.member)?, entry.score);
+        let place = (*shard, *set, key_of(&entry.member)?, entry.score);
         let slot = *places.entry(place).or_insert_with(|| {
             commands.push(events_at(place));
             commands.len() - 1
@@ -93,9 +103,10 @@ async fn bodies(link: &Link, shards: &[Shard], index: Vec<Entry>) -> StoreResult
     Ok(entries.collect())
 }
 
-fn events_at((shard, key, score): Place) -> Cmd {
+/// Every event of one millisecond.
+pub(super) fn events_at((shard, set, key, score): Place) -> Cmd {
     let mut command = redis::cmd("ZRANGE");
-    command.arg(shard.events(key)).arg(score).arg(score);
+    command.arg(shard.events(key, set)).arg(score).arg(score);
     command.arg("BYSCORE");
     command
 }
@@ -109,7 +120,7 @@ fn key_of(entry: &[u8]) -> StoreResult<KeyId> {
 }
 
 /// What was charged is what the step decided, not what the edge asked for.
-fn read_event(member: &[u8]) -> StoreResult<UsageEvent> {
+pub(super) fn read_event(member: &[u8]) -> StoreResult<UsageEvent> {
     let Some((head, json)) = member.split_at_checked(EVENT_HEAD) else {
         return Err(fault("a usage event that is too short"));
     };
@@ -129,29 +140,34 @@ fn read_event(member: &[u8]) -> StoreResult<UsageEvent> {
 /// Deletes usage events older than this; answers how many.
 pub(super) async fn prune_events(link: &Link, before: UnixMs) -> StoreResult<usize> {
     let mut pruned = 0;
-    let mut shards: Vec<Shard> = Shard::all().collect();
-    while !shards.is_empty() {
-        let oldest = shards.iter().map(|shard| {
+    let pairs = |shard| EventSet::ALL.map(|set| (shard, set));
+    let mut sets: Vec<(Shard, EventSet)> = Shard::all().flat_map(pairs).collect();
+    while !sets.is_empty() {
+        let oldest = sets.iter().map(|(shard, set)| {
             let mut oldest = redis::cmd("ZRANGE");
-            oldest.arg(shard.all_events()).arg("-inf");
+            oldest.arg(shard.index(*set)).arg("-inf");
             oldest.arg(format!("({}", before.0)).arg("BYSCORE");
             oldest.arg("LIMIT").arg(0).arg(CHUNK).arg("WITHSCORES");
             oldest
         });
         let answers = link.ask_all(oldest.collect()).await?;
         let mut further = Vec::new();
-        for (shard, answer) in shards.into_iter().zip(answers) {
-            let removed = prune_chunk(link, shard, &scored(answer)?).await?;
-            further.extend((removed > 0).then_some(shard));
+        for (set, answer) in sets.into_iter().zip(answers) {
+            let removed = prune_chunk(link, set, &scored(answer)?).await?;
+            further.extend((removed > 0).then_some(set));
             pruned += removed;
         }
-        shards = further;
+        sets = further;
     }
     Ok(pruned)
 }
 
 /// Deletes what these entries of a shard's index stand for: its oldest.
-async fn prune_chunk(link: &Link, shard: Shard, entries: &[(i64, Vec<u8>)]) -> StoreResult<usize> {
+async fn prune_chunk(
+    link: &Link,
+    (shard, set): (Shard, EventSet),
+    entries: &[(i64, Vec<u8>)],
+) -> StoreResult<usize> {
     let Some((last, _)) = entries.last() else {
         return Ok(0);
     };
@@ -165,9 +181,9 @@ async fn prune_chunk(link: &Link, shard: Shard, entries: &[(i64, Vec<u8>)]) -> S
         remove
     };
     // The events first: what the index still names is found again, and pruned, however this ends.
-    let events = keys.iter().map(|key| until_last(shard.events(*key)));
+    let events = keys.iter().map(|key| until_last(shard.events(*key, set)));
     link.ask_all(events.collect()).await?;
-    let removed = int(&link.ask(until_last(shard.all_events())).await?)?;
+    let removed = int(&link.ask(until_last(shard.index(set))).await?)?;
     Ok(usize::try_from(removed).unwrap_or(0))
 }
 

@@ -106,13 +106,14 @@ impl RecordSteps {
     }
 
     /// Puts a record in place of the one of version `expected` (0: of none), or removes that for good.
+    /// Without an audit entry it is a backup's, and may be a key that was removed for good.
     pub async fn put_key(
         &self,
         link: &Link,
         expected: i64,
         next: Next<'_>,
         change: &Change,
-        audit: &AuditEntry,
+        audit: Option<&AuditEntry>,
     ) -> StoreResult<Put> {
         let (id, record, remembered) = match next {
             Next::Record(entry) => (entry.record.id, entry.encode()?, Vec::new()),
@@ -123,8 +124,9 @@ impl RecordSteps {
             record,
             id.0.as_bytes().to_vec(),
             change.encode()?,
-            encode_audit(audit)?,
+            audit.map(encode_audit).transpose()?.unwrap_or_default(),
             remembered,
+            i64::from(audit.is_none()).to_string().into_bytes(),
         ];
         let shard = Shard::of_key(id);
         let keys = [
@@ -214,17 +216,20 @@ impl RecordSteps {
         Ok(())
     }
 
-    /// Answers the new version.
+    /// Answers the new version. Without an audit entry it is a backup's, and keeps the version it has
+    /// there if it can.
     pub async fn put_group(
         &self,
         link: &Link,
         record: &GroupRecord,
-        audit: &AuditEntry,
+        audit: Option<&AuditEntry>,
     ) -> StoreResult<i64> {
+        let wanted = audit.map_or(record.version, |_| 0);
         let args = [
             encode_group(record)?,
             Stored::fresh(0).packed(),
-            encode_audit(audit)?,
+            audit.map(encode_audit).transpose()?.unwrap_or_default(),
+            wanted.to_string().into_bytes(),
         ];
         let keys = group_keys(record.id);
         int(&link.run_background(&self.put_group, &keys, &args).await?)

@@ -1,4 +1,4 @@
-//! Records of keys and groups, changes to them and audit entries as Redis keeps them: a version or an
+//! Records of keys, groups and users, changes to them and audit entries as Redis keeps them: a version or an
 //! id of fixed length that the scripts compare, then JSON.
 
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::answers::fault;
 use super::names::{Home, Shard};
 use crate::keys::{KeyHash, KeyId, KeyRecord, PreviousSecret};
-use crate::store::{AuditEntry, GroupRecord, StoreResult};
+use crate::store::{AuditEntry, GroupRecord, StoreResult, UserRecord};
 use crate::time::UnixMs;
 
 /// Before the JSON of a record: its version, big-endian.
@@ -57,8 +57,8 @@ impl KeyEntry {
         let previous = self.record.previous;
         let written = WrittenKey {
             record: std::borrow::Cow::Borrowed(&self.record),
-            hash: hex(&self.record.hash),
-            previous: previous.map(|previous| (hex(&previous.hash), previous.valid_until)),
+            hash: self.record.hash.to_hex(),
+            previous: previous.map(|previous| (previous.hash.to_hex(), previous.valid_until)),
             homes: self.former_homes.iter().map(|home| home.number()).collect(),
         };
         with_json(&self.record.version.to_be_bytes(), &written)
@@ -94,6 +94,8 @@ pub(super) struct Change {
     pub from: Option<Shard>,
     /// The version a removal made.
     pub removed: Option<i64>,
+    /// Whose it is no more.
+    pub owner: Option<Uuid>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -104,14 +106,25 @@ struct WrittenChange {
     from: Option<u8>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     removed: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<Uuid>,
 }
 
 impl Change {
+    /// One of which nothing but what every change does is left to do.
+    pub fn new() -> Change {
+        Change {
+            id: Uuid::now_v7(),
+            ..Change::default()
+        }
+    }
+
     pub fn encode(&self) -> StoreResult<Vec<u8>> {
         let written = WrittenChange {
-            dropped: self.dropped.iter().map(hex).collect(),
+            dropped: self.dropped.iter().map(|hash| hash.to_hex()).collect(),
             from: self.from.map(Shard::number),
             removed: self.removed,
+            owner: self.owner,
         };
         with_json(self.id.as_bytes(), &written)
     }
@@ -125,6 +138,7 @@ impl Change {
             dropped: dropped.collect::<StoreResult<_>>()?,
             from: written.from.and_then(Shard::numbered),
             removed: written.removed,
+            owner: written.owner,
         })
     }
 }
@@ -145,7 +159,14 @@ fn shards(numbers: &[u8]) -> Vec<Shard> {
 
 /// A group without its version, which the script puts before it.
 pub(super) fn encode_group(record: &GroupRecord) -> StoreResult<Vec<u8>> {
-    with_json(&[], record)
+    let version = 0;
+    with_json(
+        &[],
+        &GroupRecord {
+            version,
+            ..record.clone()
+        },
+    )
 }
 
 pub(super) fn decode_group(bytes: &[u8]) -> StoreResult<GroupRecord> {
@@ -155,13 +176,39 @@ pub(super) fn decode_group(bytes: &[u8]) -> StoreResult<GroupRecord> {
     Ok(record)
 }
 
+#[derive(Serialize, Deserialize)]
+struct WrittenUser<'a> {
+    record: std::borrow::Cow<'a, UserRecord>,
+    password_hash: std::borrow::Cow<'a, str>,
+}
+
+pub(super) fn encode_user(record: &UserRecord) -> StoreResult<Vec<u8>> {
+    let written = WrittenUser {
+        record: std::borrow::Cow::Borrowed(record),
+        password_hash: std::borrow::Cow::Borrowed(&record.password_hash),
+    };
+    with_json(&record.version.to_be_bytes(), &written)
+}
+
+pub(super) fn decode_user(bytes: &[u8]) -> StoreResult<UserRecord> {
+    let written: WrittenUser<'_> = from_json(split::<VERSION_BYTES>(bytes)?.1)?;
+    let mut record = written.record.into_owned();
+    record.password_hash = written.password_hash.into_owned();
+    Ok(record)
+}
+
 /// An id first: two entries that say the same are still two.
 pub(super) fn encode_audit(entry: &AuditEntry) -> StoreResult<Vec<u8>> {
     with_json(Uuid::now_v7().as_bytes(), entry)
 }
 
+/// What an entry says, without its id.
+pub(super) fn said_of_audit(bytes: &[u8]) -> StoreResult<&[u8]> {
+    split::<ID_BYTES>(bytes).map(|(_, said)| said)
+}
+
 pub(super) fn decode_audit(bytes: &[u8]) -> StoreResult<AuditEntry> {
-    from_json(split::<ID_BYTES>(bytes)?.1)
+    from_json(said_of_audit(bytes)?)
 }
 
 /// A key's id as the value of its secrets.
@@ -195,25 +242,6 @@ fn from_json<'a, T: Deserialize<'a>>(json: &'a [u8]) -> StoreResult<T> {
     })
 }
 
-fn hex(hash: &KeyHash) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(64);
-    for byte in hash.0 {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
 fn hash_of(text: &str) -> StoreResult<KeyHash> {
-    let digits = text.as_bytes().chunks_exact(2);
-    let bytes = digits.map(|pair| {
-        let pair = std::str::from_utf8(pair).ok()?;
-        u8::from_str_radix(pair, 16).ok()
-    });
-    let bytes: Option<Vec<u8>> = bytes.collect();
-    let bytes = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-    bytes
-        .map(KeyHash)
-        .ok_or_else(|| fault("a hash of a secret that is none"))
+    KeyHash::from_hex(text).ok_or_else(|| fault("a hash of a secret that is none"))
 }

@@ -32,6 +32,7 @@ use super::names::Home;
 use crate::keys::KeyId;
 use crate::quota::recent::Recent;
 use crate::quota::{Amounts, Ask, Grant, ReservationId, Settled, Subject};
+use crate::store::usage_log::share_charge;
 use crate::store::{Settlement, StoreError, StoreResult};
 use crate::time::{Clock, UnixMs};
 
@@ -205,9 +206,13 @@ impl Slices {
         locals.settled.insert(id, (), steady_ms);
         drop(locals);
         let charged = settlement.charge.of(held);
-        let mut event = settlement.event.clone();
-        event.set_charged(charged);
-        if cell.state().finish(Finished { event, charged }, held) {
+        let mut finished = Finished {
+            event: settlement.event.clone(),
+            further: settlement.further.clone(),
+            charged,
+        };
+        share_charge(&mut finished.event, &mut finished.further, charged);
+        if cell.state().finish(finished, held) {
             cell.wake.notify_one();
         }
         Ok(Some(Settled::Applied {

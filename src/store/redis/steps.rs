@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::atomic::{Ending, group_of};
+use super::booking::Events;
 use super::layout::Stored;
 use super::names::{Home, Shard};
 use super::sweep::MOST_DUE;
@@ -197,7 +198,16 @@ impl RedisStore {
         settlement: &Settlement,
         running: Option<Running>,
     ) -> StoreResult<Settled> {
-        let Settlement { id, charge, event } = settlement;
+        let Settlement {
+            id,
+            charge,
+            event,
+            further,
+        } = settlement;
+        let events = Events {
+            first: event,
+            further,
+        };
         let home = match running {
             Some(running) => running.home,
             None => self.home_of_scope(Scope::Key(event.api_key_id)).await?,
@@ -205,7 +215,7 @@ impl RedisStore {
         let ending = Ending::Settle(*charge);
         let step = self
             .steps
-            .resolve(&self.link, home, *id, ending, event, self.now());
+            .resolve(&self.link, home, *id, ending, events, self.now());
         let resolved = step.await?;
         if resolved.owed {
             self.pay(home.shard, *id).await;
@@ -214,12 +224,12 @@ impl RedisStore {
             // Granted here and never settled: Redis lost it, or the answer to a settlement was lost.
             (Settled::Already, Some(running)) => {
                 let charged = charge.of(running.held);
-                self.book_unheld(*id, home, charged, event).await?
+                self.book_unheld(*id, home, charged, events).await?
             }
             (settled, _) => settled,
         };
         if let Settled::Applied { charged, .. } = settled {
-            self.acknowledged.note(*id, home, charged, event);
+            self.acknowledged.note(*id, home, charged, events);
         }
         Ok(settled)
     }
@@ -263,7 +273,10 @@ impl RedisStore {
     }
 
     /// Where a scope's counters are, what is stored of them, and the server's clock.
-    async fn look_at(&self, scope: Scope) -> StoreResult<(Home, Option<Stored>, Moment)> {
+    pub(super) async fn look_at(
+        &self,
+        scope: Scope,
+    ) -> StoreResult<(Home, Option<Stored>, Moment)> {
         let home = self.home_of_scope(scope).await?;
         let look = |home| self.steps.look(&self.link, home, scope, self.now());
         let (stored, now) = look(home).await?;

@@ -2,26 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use super::answers::{fault, pairs, strings};
+use super::answers::{fault, pairs};
+use super::days::{KeyDay, key_days};
 use super::directory::Directory;
-use super::layout::Figures;
+use super::layout::{Figures, Packer};
 use super::link::Link;
-use super::names::Shard;
 use crate::keys::KeyId;
 use crate::store::{Rollup, StoreResult};
-use crate::time::{DAY_MS, UnixMs};
 
-/// Characters of a day, `2026-11-21`, which begin an entry of a shard's days.
-const DAY_CHARS: usize = 10;
-/// Entries of a shard's days that are read in one round.
+/// Days of keys that are read in one round.
 const CHUNK: usize = 1000;
 
-/// One day of one key in one shard.
-struct KeyDay {
-    shard: Shard,
-    key: KeyId,
-    day: String,
-}
+/// Figures of a row: those of a [`Rollup`], in its order but for the calls, which are last.
+const FIGURES: usize = 8;
 
 pub(super) async fn rollups(
     link: &Link,
@@ -30,8 +23,25 @@ pub(super) async fn rollups(
     since_day: &str,
     until_day: &str,
 ) -> StoreResult<Vec<Rollup>> {
-    let mut sums: BTreeMap<(String, KeyId, String), [i64; 7]> = BTreeMap::new();
+    let mut sums: BTreeMap<(String, KeyId, String), Rollup> = BTreeMap::new();
     let days = key_days(link, directory, key, since_day, until_day).await?;
+    each_rollup(link, &days, |rollup| {
+        let name = (rollup.day.clone(), rollup.key, rollup.model.clone());
+        match sums.get_mut(&name) {
+            Some(sum) => add(sum, &rollup),
+            None => drop(sums.insert(name, rollup)),
+        }
+    })
+    .await?;
+    Ok(sums.into_values().collect())
+}
+
+/// Hands on what each shard has of these days; of a key that moved there may be several of one day.
+pub(super) async fn each_rollup(
+    link: &Link,
+    days: &[KeyDay],
+    mut take: impl FnMut(Rollup),
+) -> StoreResult<()> {
     for days in days.chunks(CHUNK) {
         let names = days.iter().map(|of| of.shard.sums(of.key, &of.day));
         let answers = link.ask_all(names.map(all_of).collect()).await?;
@@ -39,38 +49,75 @@ pub(super) async fn rollups(
             for (model, figures) in pairs(answer)? {
                 let model =
                     String::from_utf8(model).map_err(|_| fault("a model without a name"))?;
-                let more: [i64; 7] = Figures(&figures).take()?;
-                let sum = sums.entry((of.day.clone(), of.key, model)).or_default();
-                for (sum, more) in sum.iter_mut().zip(more) {
-                    *sum = sum.saturating_add(more);
-                }
+                take(read_rollup(of, model, &figures)?);
             }
         }
     }
-    let rollups = sums.into_iter().map(|((day, key, model), figures)| {
-        let [
-            requests,
-            tokens,
-            prompt_tokens,
-            completion_tokens,
-            cost_nano,
-            errors,
-            response_time_ms,
-        ] = figures;
-        Rollup {
-            day,
-            key,
-            model,
-            requests,
-            tokens,
-            prompt_tokens,
-            completion_tokens,
-            cost_nano,
-            errors,
-            response_time_ms,
-        }
-    });
-    Ok(rollups.collect())
+    Ok(())
+}
+
+fn read_rollup(of: &KeyDay, model: String, figures: &[u8]) -> StoreResult<Rollup> {
+    let is_old = figures.len() < FIGURES * 8;
+    let mut figures = Figures(figures);
+    let [
+        requests,
+        tokens,
+        prompt_tokens,
+        completion_tokens,
+        cost_nano,
+        errors,
+        response_time_ms,
+    ] = figures.take()?;
+    let calls = match is_old {
+        // As book.lua reads older rows.
+        true => requests.saturating_add(errors),
+        false => figures.next()?,
+    };
+    Ok(Rollup {
+        day: of.day.clone(),
+        key: of.key,
+        model,
+        calls,
+        requests,
+        tokens,
+        prompt_tokens,
+        completion_tokens,
+        cost_nano,
+        errors,
+        response_time_ms,
+    })
+}
+
+/// The reverse of `read_rollup`.
+pub(super) fn row_of(rollup: &Rollup) -> Vec<u8> {
+    let mut row = Packer::default();
+    row.put_all([
+        rollup.requests,
+        rollup.tokens,
+        rollup.prompt_tokens,
+        rollup.completion_tokens,
+        rollup.cost_nano,
+        rollup.errors,
+        rollup.response_time_ms,
+        rollup.calls,
+    ]);
+    row.done()
+}
+
+fn add(sum: &mut Rollup, more: &Rollup) {
+    let figures = [
+        (&mut sum.calls, more.calls),
+        (&mut sum.requests, more.requests),
+        (&mut sum.tokens, more.tokens),
+        (&mut sum.prompt_tokens, more.prompt_tokens),
+        (&mut sum.completion_tokens, more.completion_tokens),
+        (&mut sum.cost_nano, more.cost_nano),
+        (&mut sum.errors, more.errors),
+        (&mut sum.response_time_ms, more.response_time_ms),
+    ];
+    for (figure, more) in figures {
+        *figure = figure.saturating_add(more);
+    }
 }
 
 pub(super) async fn error_counts(
@@ -82,124 +129,61 @@ pub(super) async fn error_counts(
 ) -> StoreResult<Vec<(String, i64)>> {
     let mut counts: BTreeMap<String, i64> = BTreeMap::new();
     let days = key_days(link, directory, key, since_day, until_day).await?;
+    each_error_count(link, &days, |_, code, count| {
+        *counts.entry(code).or_default() += count;
+    })
+    .await?;
+    let mut counts: Vec<(String, i64)> = counts.into_iter().collect();
+    counts.sort_by(|(a, of_a), (b, of_b)| of_b.cmp(of_a).then(a.cmp(b)));
+    Ok(counts)
+}
+
+/// As [`each_rollup`], the error codes.
+pub(super) async fn each_error_count(
+    link: &Link,
+    days: &[KeyDay],
+    mut take: impl FnMut(&KeyDay, String, i64),
+) -> StoreResult<()> {
     for days in days.chunks(CHUNK) {
         let names = days.iter().map(|of| of.shard.errors(of.key, &of.day));
-        for answer in link.ask_all(names.map(all_of).collect()).await? {
+        let answers = link.ask_all(names.map(all_of).collect()).await?;
+        for (of, answer) in days.iter().zip(answers) {
             for (code, count) in pairs(answer)? {
                 let code = String::from_utf8(code).map_err(|_| fault("an error without a code"))?;
                 let count = std::str::from_utf8(&count)
                     .ok()
                     .and_then(|n| n.parse().ok());
-                let count: i64 = count.ok_or_else(|| fault("a count that is no number"))?;
-                *counts.entry(code).or_default() += count;
+                let count = count.ok_or_else(|| fault("a count that is no number"))?;
+                take(of, code, count);
             }
         }
     }
-    let mut counts: Vec<(String, i64)> = counts.into_iter().collect();
-    counts.sort_by(|(a, of_a), (b, of_b)| of_b.cmp(of_a).then(a.cmp(b)));
-    Ok(counts)
+    Ok(())
 }
 
 fn all_of(name: String) -> redis::Cmd {
     redis::cmd("HGETALL").arg(name).to_owned()
 }
 
-/// Days in the range that may have sums; of one key or of all.
-async fn key_days(
-    link: &Link,
-    directory: &Directory,
-    key: Option<KeyId>,
-    since_day: &str,
-    until_day: &str,
-) -> StoreResult<Vec<KeyDay>> {
-    let mut days = Vec::new();
-    match key {
-        Some(key) => {
-            for shard in directory.homes(key).await? {
-                let of_shard = span(link, shard).await?.into_iter();
-                let wanted = of_shard.filter(|day| since_day <= &**day && &**day <= until_day);
-                days.extend(wanted.map(|day| KeyDay { shard, key, day }));
-            }
-        }
-        None => listed(link, since_day, until_day, &mut days).await?,
-    }
-    Ok(days)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::redis::names::Shard;
 
-/// Every day from the first to the last that a shard has sums of.
-async fn span(link: &Link, shard: Shard) -> StoreResult<Vec<String>> {
-    let ends = [0, -1].map(|at| {
-        let mut end = redis::cmd("ZRANGE");
-        end.arg(shard.days()).arg(at).arg(at);
-        end
-    });
-    let mut ends = link.ask_all(ends.into()).await?.into_iter().map(strings);
-    let mut next = || ends.next().transpose();
-    let (Some(first), Some(last)) = (next()?, next()?) else {
-        return Ok(Vec::new());
-    };
-    let ([first, ..], [last, ..]) = (&first[..], &last[..]) else {
-        return Ok(Vec::new());
-    };
-    let noon = |entry: &[u8]| {
-        let day = day_of(entry)?;
-        UnixMs::parse_rfc3339(&format!("{day}T12:00:00Z"))
-    };
-    let (Some(first), Some(last)) = (noon(first), noon(last)) else {
-        return Err(fault("a day that is none"));
-    };
-    let mut days = Vec::new();
-    let mut at = first;
-    while at <= last {
-        days.push(at.day());
-        at = at.plus_ms(DAY_MS);
+    #[test]
+    fn rows_are_read_back_and_older_ones_have_calls() {
+        let key = KeyId(uuid::Uuid::from_u128(1));
+        let of = KeyDay {
+            shard: Shard::of_key(key),
+            key,
+            day: String::from("2026-11-21"),
+        };
+        let row: Vec<u8> = (3..=10).flat_map(i64::to_be_bytes).collect();
+        let rollup = read_rollup(&of, String::from("m"), &row).unwrap();
+        assert_eq!((rollup.requests, rollup.errors, rollup.calls), (3, 8, 10));
+        assert_eq!(row_of(&rollup), row);
+        let old = read_rollup(&of, String::from("m"), &row[..56]).unwrap();
+        assert_eq!((old.requests, old.response_time_ms, old.calls), (3, 9, 11));
+        assert!(read_rollup(&of, String::from("m"), &row[..55]).is_err());
     }
-    Ok(days)
-}
-
-/// What the shards list in the range.
-async fn listed(
-    link: &Link,
-    since_day: &str,
-    until_day: &str,
-    days: &mut Vec<KeyDay>,
-) -> StoreResult<()> {
-    // No key's id is longer than what follows the last day here.
-    let end = [b"[", until_day.as_bytes(), &[0xff; 17]].concat();
-    let mut shards: Vec<Shard> = Shard::all().collect();
-    let mut first = 0;
-    while !shards.is_empty() {
-        let pages = shards.iter().map(|shard| {
-            let mut page = redis::cmd("ZRANGE");
-            page.arg(shard.days()).arg(format!("[{since_day}"));
-            page.arg(&end)
-                .arg("BYLEX")
-                .arg("LIMIT")
-                .arg(first)
-                .arg(CHUNK);
-            page
-        });
-        let answers = link.ask_all(pages.collect()).await?;
-        let mut further = Vec::new();
-        for (shard, answer) in shards.into_iter().zip(answers) {
-            let entries = strings(answer)?;
-            further.extend((entries.len() == CHUNK).then_some(shard));
-            for entry in &entries {
-                let id = entry.get(DAY_CHARS..);
-                let key = id.and_then(|id| uuid::Uuid::from_slice(id).ok());
-                let (Some(day), Some(key)) = (day_of(entry), key) else {
-                    return Err(fault("a day that is none"));
-                };
-                let (day, key) = (day.to_owned(), KeyId(key));
-                days.push(KeyDay { shard, key, day });
-            }
-        }
-        shards = further;
-        first += CHUNK;
-    }
-    Ok(())
-}
-
-fn day_of(entry: &[u8]) -> Option<&str> {
-    std::str::from_utf8(entry.get(..DAY_CHARS)?).ok()
 }

@@ -6,6 +6,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 
 use super::atomic::Ending;
+use super::booking::Events;
 use super::names::{Home, Shard};
 use super::{GivenUp, RedisStore};
 use crate::quota::{Amounts, LostReservation, ReservationId, Settled};
@@ -67,9 +68,14 @@ impl RedisStore {
             return lose.await;
         }
         let ending = Ending::Lose(policy);
-        let step = self
-            .steps
-            .resolve(&self.link, home, id, ending, &event, self.now());
+        let step = self.steps.resolve(
+            &self.link,
+            home,
+            id,
+            ending,
+            Events::one(&event),
+            self.now(),
+        );
         let resolved = step.await?;
         if resolved.owed {
             self.pay(shard, id).await;
@@ -103,9 +109,14 @@ impl RedisStore {
             event.error_code = Some(String::from("STORE_UNAVAILABLE"));
             let ending = Ending::Undo;
             let GivenUp { id, home, .. } = given_up;
-            let step = self
-                .steps
-                .resolve(&self.link, home, id, ending, &event, self.now());
+            let step = self.steps.resolve(
+                &self.link,
+                home,
+                id,
+                ending,
+                Events::one(&event),
+                self.now(),
+            );
             if let Err(StoreError::Unavailable(_)) = step.await {
                 self.given_up.lock().push_front(given_up);
                 return;

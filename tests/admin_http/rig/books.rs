@@ -11,8 +11,9 @@ use quota_proxy::quota::{
 };
 use quota_proxy::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use quota_proxy::store::{
-    AuditEntry, Freshness, GroupRecord, KeyActivity, Page, Rollup, Settlement, Store, StoreError,
-    StoreResult, Totals, UsageEvent, UsageQuery,
+    AuditEntry, Freshness, GroupRecord, Invariants, KeyActivity, KeyFigures, KeyQuery, Page,
+    Record, Rollup, Settlement, Store, StoreError, StoreResult, SumQuery, Totals, UsageEvent,
+    UsageQuery, UsageSum, UserRecord,
 };
 use quota_proxy::time::{Moment, UnixMs};
 use uuid::Uuid;
@@ -113,7 +114,12 @@ impl Books {
             nano_usd,
         });
         let event = event(id, key, tokens, nano_usd, at);
-        let settlement = Settlement { id, charge, event };
+        let settlement = Settlement {
+            id,
+            charge,
+            event,
+            further: Vec::new(),
+        };
         let settled = self.store.settle(settlement).await.unwrap();
         assert!(matches!(settled, Settled::Applied { .. }), "{settled:?}");
     }
@@ -138,6 +144,7 @@ fn event(
         response_time_ms: 30,
         first_byte_ms: Some(5),
         requests: 1,
+        requests_remaining: None,
         prompt_tokens: tokens,
         completion_tokens: 0,
         cached_tokens: 0,
@@ -198,17 +205,60 @@ impl Store for Books {
         self.here()?.delete_key(id, audit).await
     }
 
-    async fn list_keys(
-        &self,
-        skip: i64,
-        limit: i64,
-        active_only: bool,
-    ) -> StoreResult<Page<Arc<KeyRecord>>> {
-        self.here()?.list_keys(skip, limit, active_only).await
+    async fn key_by_seq(&self, seq: i64) -> StoreResult<Option<Arc<KeyRecord>>> {
+        self.here()?.key_by_seq(seq).await
+    }
+
+    async fn list_keys(&self, query: KeyQuery) -> StoreResult<Page<Arc<KeyRecord>>> {
+        self.here()?.list_keys(query).await
     }
 
     async fn activity(&self, id: KeyId) -> StoreResult<KeyActivity> {
         self.here()?.activity(id).await
+    }
+
+    async fn key_figures(&self, claims: Vec<ScopeClaim>) -> StoreResult<Vec<KeyFigures>> {
+        self.here()?.key_figures(claims).await
+    }
+
+    async fn create_user(
+        &self,
+        user: UserRecord,
+        audit: AuditEntry,
+    ) -> StoreResult<Arc<UserRecord>> {
+        self.here()?.create_user(user, audit).await
+    }
+
+    async fn user(&self, id: Uuid) -> StoreResult<Option<Arc<UserRecord>>> {
+        self.here()?.user(id).await
+    }
+
+    async fn user_by_login(&self, login: &str) -> StoreResult<Option<Arc<UserRecord>>> {
+        self.here()?.user_by_login(login).await
+    }
+
+    async fn update_user(
+        &self,
+        user: UserRecord,
+        audit: AuditEntry,
+    ) -> StoreResult<Arc<UserRecord>> {
+        self.here()?.update_user(user, audit).await
+    }
+
+    async fn delete_user(&self, id: Uuid, audit: AuditEntry) -> StoreResult<()> {
+        self.here()?.delete_user(id, audit).await
+    }
+
+    async fn list_users(&self, skip: i64, limit: i64) -> StoreResult<Page<Arc<UserRecord>>> {
+        self.here()?.list_users(skip, limit).await
+    }
+
+    async fn end_session(&self, id: Uuid, until: UnixMs) -> StoreResult<()> {
+        self.here()?.end_session(id, until).await
+    }
+
+    async fn session_ended(&self, id: Uuid) -> StoreResult<bool> {
+        self.here()?.session_ended(id).await
     }
 
     async fn group(
@@ -298,6 +348,10 @@ impl Store for Books {
         self.here()?.error_counts(key, since_day, until_day).await
     }
 
+    async fn usage_sums(&self, query: SumQuery) -> StoreResult<Vec<UsageSum>> {
+        self.here()?.usage_sums(query).await
+    }
+
     fn usual_output(&self, key: KeyId, model: &str) -> Option<i64> {
         self.store.usual_output(key, model)
     }
@@ -308,6 +362,18 @@ impl Store for Books {
 
     async fn audit(&self, skip: i64, limit: i64) -> StoreResult<Page<AuditEntry>> {
         self.here()?.audit(skip, limit).await
+    }
+
+    async fn invariants(&self) -> StoreResult<Invariants> {
+        self.here()?.invariants().await
+    }
+
+    async fn export(&self, records: tokio::sync::mpsc::Sender<Record>) -> StoreResult<()> {
+        self.here()?.export(records).await
+    }
+
+    async fn import(&self, records: Vec<Record>) -> StoreResult<()> {
+        self.here()?.import(records).await
     }
 
     async fn setting_or_insert(&self, name: &str, value: &str) -> StoreResult<String> {

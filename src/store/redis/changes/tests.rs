@@ -8,7 +8,7 @@ use crate::store::contract::records::{audit, key_record};
 use crate::store::contract::redis_server::RedisServer;
 use crate::store::redis::link::{Link, LinkOptions, Topology};
 use crate::store::redis::names::Shard;
-use crate::store::{Freshness, StoreError};
+use crate::store::{Freshness, KeyQuery, StoreError};
 
 struct Fleet {
     server: RedisServer,
@@ -61,9 +61,13 @@ async fn begin(edge: &Directory, expected: i64, entry: &KeyEntry, change: &Chang
         );
     }
     let audit = audit("begun");
-    let put = edge
-        .steps
-        .put_key(&edge.link, expected, Next::Record(entry), change, &audit);
+    let put = edge.steps.put_key(
+        &edge.link,
+        expected,
+        Next::Record(entry),
+        change,
+        Some(&audit),
+    );
     put.await.unwrap()
 }
 
@@ -104,7 +108,19 @@ async fn a_key_whose_maker_died_is_made_whole() {
         .server
         .ask(&["PTTL", &names::secret(&entry.record.hash)]);
     assert_eq!(kept, -1, "for good");
-    assert_eq!(alive.list_keys(0, 9, true).await.unwrap().items.len(), 1);
+    assert_eq!(
+        alive
+            .list_keys(KeyQuery {
+                active_only: true,
+                limit: 9,
+                ..KeyQuery::default()
+            })
+            .await
+            .unwrap()
+            .items
+            .len(),
+        1
+    );
     assert_eq!(alive.audit(0, 9).await.unwrap().total, 1);
     assert!(!fleet.has(&Shard::of_key(id).changes()));
 }
@@ -170,11 +186,12 @@ async fn a_removal_that_stops_is_finished() {
         dropped: vec![record.hash],
         from: Some(Shard::of_key(id)),
         removed: Some(2),
+        owner: None,
     };
     let audit = audit("delete");
     let put = dead
         .steps
-        .put_key(&dead.link, 1, Next::Gone(&present), &change, &audit);
+        .put_key(&dead.link, 1, Next::Gone(&present), &change, Some(&audit));
     assert_eq!(put.await.unwrap(), Put::Done);
     let again = alive.create_key((*record).clone(), audit).await;
     assert!(
@@ -182,7 +199,17 @@ async fn a_removal_that_stops_is_finished() {
         "never the same id"
     );
     alive.catch_up().await.unwrap();
-    assert_eq!(alive.list_keys(0, 9, false).await.unwrap().total, 0);
+    assert_eq!(
+        alive
+            .list_keys(KeyQuery {
+                limit: 9,
+                ..KeyQuery::default()
+            })
+            .await
+            .unwrap()
+            .total,
+        0
+    );
     assert!(!fleet.has(&names::secret(&record.hash)));
     assert_eq!(fleet.version_of_counters(Shard::of_key(id), id), Some(-2));
 }

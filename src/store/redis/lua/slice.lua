@@ -6,8 +6,8 @@
 -- answers. CHARGED is what its running exchanges hold, which is all that a lost slice is charged; once
 -- lost, what it was charged and late exchanges need not pay again.
 --
--- KEYS: the slice, the leases, the key's counters, the key's events, the shard's events, the days,
--- what is owed, sums and errors of each day that is booked, the group's counters (where claimed).
+-- KEYS: the slice, the leases, the key's counters, four sets of events (book.lua), the days, what is
+-- owed, sums and errors of each day that is booked, the group's counters (where claimed).
 -- ARGV: packed figures, the slice's id, its subject, the key's id, the step's id, then of each event:
 -- packed figures, the event, its model, its error code.
 -- Answers a packed code, whether the need was met, grants, shares; then the counters of each scope.
@@ -23,7 +23,7 @@ local MET = GRANTED_LEFT
 local a = {struct.unpack('>' .. string.rep('i8', #ARGV[1] / 8), ARGV[1])}
 local wall, steady = clock(a[WALL], a[STEADY])
 local lost = a[MODE] ~= STEP
-local group = KEYS[8 + 2 * a[DAYS]]
+local group = KEYS[10 + 2 * a[DAYS]]
 local NOTHING = {0, 0, 0}
 
 local function three(figures, at)
@@ -116,8 +116,8 @@ local function book_event(at, amounts)
     note_activity(counters[1], sum[1], e[4], e[5])
     order = counters[1][EVENTS]
   end
-  local day = 8 + 2 * e[9]
-  book(KEYS[4], KEYS[5], KEYS[day], KEYS[day + 1], KEYS[6], order, late, e[5], sum, e[6], e[7], e[8], e[4],
+  local day = 10 + 2 * e[9]
+  book(4, KEYS[day], KEYS[day + 1], KEYS[8], order, late, e[5], sum, e[6], e[7], e[8], e[4],
     ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[4], true)
 end
 
@@ -152,7 +152,7 @@ if not counters[1] then
   local moved = errors
   for n = 3, 8 do moved = max(moved, math.abs(figures[n])) end
   if moved > 0 then
-    redis.call('HSET', KEYS[7], ARGV[5], struct.pack('>' .. string.rep('i8', 15), unpack(figures)) .. ARGV[4])
+    redis.call('HSET', KEYS[9], ARGV[5], struct.pack('>' .. string.rep('i8', 15), unpack(figures)) .. ARGV[4])
   end
 end
 

@@ -9,11 +9,19 @@ use crate::keys::KeyId;
 use crate::quota::{Amounts, Ask, ReservationId, ScopeClaim};
 use crate::store::UsageEvent;
 
-/// An exchange that has ended.
+/// An exchange that has ended: its events say what each charges.
 #[derive(Debug)]
 pub(super) struct Finished {
     pub event: UsageEvent,
+    pub further: Vec<UsageEvent>,
+    /// All of them together.
     pub charged: Amounts,
+}
+
+impl Finished {
+    pub fn events(&self) -> impl Iterator<Item = &UsageEvent> {
+        std::iter::once(&self.event).chain(&self.further)
+    }
 }
 
 /// A running exchange needs more than is unspent.

@@ -298,14 +298,18 @@ impl State {
 
     fn take_finished(&mut self) -> Vec<Finished> {
         let mut days: Vec<i64> = Vec::new();
-        let mut count = 0;
-        for finished in self.finished.iter().take(MOST_EVENTS) {
-            let day = finished.event.created_at.0.div_euclid(DAY_MS);
-            if !days.contains(&day) {
-                if days.len() == 2 {
-                    break;
+        let (mut count, mut events) = (0, 0);
+        for finished in &self.finished {
+            events += 1 + finished.further.len();
+            for event in finished.events() {
+                let day = event.created_at.0.div_euclid(DAY_MS);
+                if !days.contains(&day) {
+                    days.push(day);
                 }
-                days.push(day);
+            }
+            // One that has more than a step takes goes by itself: its events are booked together.
+            if count > 0 && (days.len() > 2 || events > MOST_EVENTS) {
+                break;
             }
             count += 1;
         }

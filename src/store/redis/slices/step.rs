@@ -1,14 +1,12 @@
 //! The step of a slice on the server (`lua/slice.lua`).
 
-use super::super::atomic::{
-    counters_of, error_bytes, event_figures, event_json, id_bytes, text_bytes,
-};
+use super::super::atomic::id_bytes;
+use super::super::booking::EventArgs;
 use super::super::layout::{Figures, Packer, Stored};
 use super::super::link::{Link, Script};
 use super::super::names::Home;
 use super::super::replies::bytes_of;
-use super::batch::{Batch, Terms};
-use crate::keys::KeyId;
+use super::batch::{Batch, Finished, Terms};
 use crate::quota::counters::Counters;
 use crate::quota::{Amounts, LostReservation, ReservationId, Scope};
 use crate::store::{StoreError, StoreResult, UsageEvent};
@@ -80,16 +78,9 @@ impl SliceStep {
         now: Option<Moment>,
     ) -> StoreResult<Answer> {
         let key = terms.key;
-        let mut days: Vec<String> = Vec::new();
-        let mut events = Vec::with_capacity(batch.events.len() * 4);
-        for finished in &batch.events {
-            let day = finished.event.created_at.day();
-            let at = days.iter().position(|known| *known == day);
-            let at = at.unwrap_or_else(|| {
-                days.push(day);
-                days.len() - 1
-            });
-            events.extend(event_args(&finished.event, finished.charged, at)?);
+        let mut events = EventArgs::default();
+        for event in batch.events.iter().flat_map(Finished::events) {
+            events.push(event, event.charged())?;
         }
         let report = batch.report;
         let need = batch.need.map_or(Amounts::ZERO, |(_, more)| more);
@@ -105,7 +96,7 @@ impl SliceStep {
             options.max,
             terms.lease_ms,
             REMEMBER_MS,
-            count(days.len()),
+            events.days(),
         ]);
         for claim in &terms.scopes {
             let version = match claim.scope {
@@ -114,7 +105,7 @@ impl SliceStep {
             };
             figures.claim(claim, version);
         }
-        let keys = names(terms.home, terms.id, key, &days);
+        let keys = events.keys(terms.home, terms.id, key);
         let mut args = vec![
             figures.done(),
             id_bytes(terms.id),
@@ -122,7 +113,7 @@ impl SliceStep {
             key.0.as_bytes().to_vec(),
             batch.id.as_bytes().to_vec(),
         ];
-        args.extend(events);
+        args.extend(events.into_args());
         let reply = link.run(&self.0, &keys, &args).await?;
         read_answer(bytes_of(&reply)?, terms.scopes.len())
     }
@@ -150,7 +141,9 @@ impl SliceStep {
         // Neither amounts nor a share, a most and a lease.
         figures.put_all([0; 18]).put_all([REMEMBER_MS, 1]);
         let key = event.api_key_id;
-        let keys = names(home, id, key, &[event.created_at.day()]);
+        let mut events = EventArgs::default();
+        events.push(event, Amounts::ZERO)?;
+        let keys = events.keys(home, id, key);
         let mut args = vec![
             figures.done(),
             id_bytes(id),
@@ -158,46 +151,11 @@ impl SliceStep {
             key.0.as_bytes().to_vec(),
             id_bytes(id),
         ];
-        args.extend(event_args(event, Amounts::ZERO, 0)?);
+        args.extend(events.into_args());
         let reply = link.run(&self.0, &keys, &args).await?;
         let code = Figures(bytes_of(&reply)?).next()?;
         Ok(code != NOT_DUE)
     }
-}
-
-fn names(home: Home, id: ReservationId, key: KeyId, days: &[String]) -> Vec<String> {
-    let shard = home.shard;
-    let mut names = vec![
-        shard.reservation(id),
-        shard.leases(),
-        shard.counters(Scope::Key(key)),
-        shard.events(key),
-        shard.all_events(),
-        shard.days(),
-        shard.owed(),
-    ];
-    for day in days {
-        names.push(shard.sums(key, day));
-        names.push(shard.errors(key, day));
-    }
-    let group = home.group.map(Scope::Group);
-    names.extend(group.map(|group| counters_of(home, group)));
-    names
-}
-
-/// An event as the script takes it; `day` is its place among the days of the step.
-fn event_args(event: &UsageEvent, charged: Amounts, day: usize) -> StoreResult<[Vec<u8>; 4]> {
-    let mut figures = Packer::default();
-    figures
-        .put_all(charged.clamped().to_array())
-        .put_all(event_figures(event))
-        .put(count(day));
-    Ok([
-        figures.done(),
-        event_json(event)?,
-        text_bytes(event.model.as_deref()),
-        error_bytes(event),
-    ])
 }
 
 fn read_answer(reply: &[u8], scopes: usize) -> StoreResult<Answer> {
@@ -228,9 +186,4 @@ fn read_answer(reply: &[u8], scopes: usize) -> StoreResult<Answer> {
         shares,
         counters,
     })
-}
-
-/// Of things of which there are few.
-fn count(n: usize) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
 }

@@ -223,6 +223,22 @@ mod proxy {
     }
 
     #[test]
+    fn every_reply_to_a_request_is_lost_until_all_passes() {
+        let (redis, proxy) = rig();
+        proxy.refuse();
+        proxy.swallow_every_reply_to("\r\na\r\n");
+        for sent in 1..=2 {
+            let mut client = connect(&redis, &proxy);
+            incr("b").exec(&mut client).unwrap();
+            assert!(incr("a").exec(&mut client).is_err());
+            soon_counts(&redis, "a", sent);
+            assert_eq!(proxy.replies_lost(), sent as u64);
+        }
+        proxy.pass();
+        incr("a").exec(&mut connect(&redis, &proxy)).unwrap();
+    }
+
+    #[test]
     fn the_reply_with_some_words_is_lost() {
         let (redis, proxy) = rig();
         let mut client = connect(&redis, &proxy);

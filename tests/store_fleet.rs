@@ -34,7 +34,9 @@ mod history {
         Standing,
     };
     use quota_proxy::store::redis::{LinkOptions, RedisOptions, RedisStore};
-    use quota_proxy::store::{GroupRecord, Settlement, Store, StoreError, StoreResult, UsageQuery};
+    use quota_proxy::store::{
+        GroupRecord, Settlement, Store, StoreError, StoreResult, UsageEvent, UsageQuery,
+    };
     use quota_proxy::time::UnixMs;
     use uuid::Uuid;
 
@@ -46,7 +48,7 @@ mod history {
 
     const TASKS: usize = 24;
     /// Of each task.
-    const OPERATIONS: u32 = 400;
+    const EXCHANGES: u32 = 500;
     const KEYS: usize = 4;
     /// Of the group; small, so that most of the time somebody is refused.
     fn limit() -> i64 {
@@ -77,6 +79,8 @@ mod history {
         edges: [Arc<RedisStore>; 2],
         keys: Vec<(KeyId, Vec<ScopeClaim>)>,
         charged: AtomicI64,
+        /// Steps asked of an edge, each counted once however often it was sent.
+        operations: AtomicU64,
         granted: AtomicU64,
         refused: AtomicU64,
         unanswered: AtomicU64,
@@ -92,12 +96,17 @@ mod history {
             }
         }
 
-        /// One exchange: reserve, perhaps again, perhaps renew and top up, settle, perhaps again.
+        fn count_one(&self) {
+            self.operations.fetch_add(1, Ordering::Relaxed);
+        }
+
+        /// One exchange: reserve, perhaps again, perhaps renew, settle, perhaps again.
         async fn exchange(&self, chance: &mut Chance) {
             let edge = &self.edges[chance.below(2) as usize];
             let (key, claims) = &self.keys[chance.below(KEYS as u64) as usize];
             let (input, output) = (chance.below(50) as i64, chance.below(2_000) as i64);
             let ask = ask(Uuid::new_v4(), *key, claims.clone(), input, output);
+            self.count_one();
             let grant = match edge.reserve(ask.clone()).await {
                 Ok(Reserved::Granted(grant)) => grant,
                 Ok(Reserved::Short(_)) => {
@@ -115,17 +124,24 @@ mod history {
             self.granted.fetch_add(1, Ordering::Relaxed);
             self.check(&grant.standings);
             if chance.below(10) == 0 {
+                self.count_one();
                 match edge.reserve(ask.clone()).await {
                     Ok(Reserved::Granted(again)) => assert_eq!(again.held, grant.held),
                     Ok(other) => panic!("a repeated reserve answered {other:?}"),
-                    // Given up: undone, or settled below before that.
+                    // Its caller goes; where the repeated one was never sent, nobody undoes the first.
                     Err(_) => {
                         self.unanswered.fetch_add(1, Ordering::Relaxed);
+                        self.count_one();
+                        let event = event(ask.id.0, *key, UnixMs::now());
+                        let charge = Charge::Void;
+                        let id = ask.id;
+                        settle_surely(edge, Settlement { id, charge, event }).await;
                         return;
                     }
                 }
             }
             if chance.below(10) == 0 {
+                self.count_one();
                 let _ = edge.renew(&[ask.id], 600_000).await;
             }
             let charge = match chance.below(8) {
@@ -137,6 +153,7 @@ mod history {
                 }),
             };
             for _ in 0..1 + chance.below(3) {
+                self.count_one();
                 let settlement = Settlement {
                     id: ask.id,
                     charge,
@@ -206,6 +223,7 @@ mod history {
             edges,
             keys,
             charged: AtomicI64::new(0),
+            operations: AtomicU64::new(0),
             granted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             unanswered: AtomicU64::new(0),
@@ -220,12 +238,12 @@ mod history {
         let proxy = FaultProxy::start(server.address());
         let world = Arc::new(world(&server, &proxy).await);
         let mut chance = Chance::from_env();
-        let operations = OPERATIONS * soak();
+        let exchanges = EXCHANGES * soak();
         let tasks: Vec<_> = (0..TASKS)
             .map(|_| {
                 let (world, mut chance) = (world.clone(), chance.fork());
                 tokio::spawn(async move {
-                    for _ in 0..operations {
+                    for _ in 0..exchanges {
                         world.exchange(&mut chance).await;
                     }
                 })
@@ -238,6 +256,10 @@ mod history {
                 0 => drop(server.command(&["SCRIPT", "FLUSH"])),
                 1 => proxy.swallow_reply_to("EVALSHA"),
                 _ => {}
+            }
+            // As a running edge does: what was given up must not wait until its lease is charged.
+            for edge in &world.edges {
+                edge.sweep().await.ok();
             }
         }
         for task in tasks {
@@ -306,6 +328,74 @@ mod history {
         assert_eq!(edge.totals().await.unwrap().open_reservations, 0);
     }
 
+    /// It waits for Redis, is sent on its return, and its answer is lost: nobody settles it, and it must
+    /// not stay held until its lease ends.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_reserve_begun_during_an_outage_is_undone_where_its_answer_is_lost() {
+        let server = tokio::task::spawn_blocking(RedisServer::start)
+            .await
+            .unwrap();
+        let proxy = FaultProxy::start(server.address());
+        let world = world(&server, &proxy).await;
+        let link = LinkOptions {
+            timeout: Duration::from_secs(60),
+            ..LinkOptions::standalone(server.url_at(proxy.addr()))
+        };
+        let edge = RedisStore::start(RedisOptions::new(link)).unwrap();
+        eventually("it serves", (), async || edge.ping().await).await;
+        let there = &world.edges[0];
+        let (key, claims) = &world.keys[0];
+        let of_group = |id| ask(id, *key, claims.clone(), 10, 90);
+        // The server knows the script from then on.
+        edge.reserve(of_group(Uuid::new_v4())).await.unwrap();
+        let lost = of_group(Uuid::new_v4());
+        let mut waits = loop {
+            proxy.refuse();
+            while edge.ping().await.is_ok() {}
+            let mut waits = Box::pin(edge.reserve(lost.clone()));
+            match tokio::time::timeout(Duration::ZERO, &mut waits).await {
+                Err(_) => break waits,
+                // After a second of it calls fail at once; that one was never sent.
+                Ok(refused) => assert!(matches!(refused, Err(StoreError::Unavailable(_)))),
+            }
+            proxy.pass();
+            eventually("it serves", (), async || edge.ping().await).await;
+        };
+        proxy.swallow_every_reply_to(&lost.subject.request_id);
+        let refused = tokio::select! {
+            refused = &mut waits => refused,
+            () = until_lost(&proxy) => {
+                proxy.refuse();
+                waits.await
+            }
+        };
+        assert!(
+            matches!(refused, Err(StoreError::Unavailable(_))),
+            "{refused:?}"
+        );
+        let held = there.standing(claims[0]).await.unwrap().held.tokens;
+        assert_eq!(held, 200, "the first, and the one nobody heard of");
+
+        proxy.pass();
+        eventually("it is undone", 100, async || {
+            edge.sweep().await?;
+            Ok(edge.standing(claims[0]).await?.held.tokens)
+        })
+        .await;
+        assert_eq!(edge.standing(claims[0]).await.unwrap().used, Amounts::ZERO);
+        let again = there.reserve(lost).await;
+        assert!(
+            matches!(again, Err(StoreError::Fault(_))),
+            "opens nothing: {again:?}"
+        );
+    }
+
+    async fn until_lost(proxy: &FaultProxy) {
+        while proxy.replies_lost() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// When all is settled and undone, the books, the counters and the history say the same.
     async fn end(world: &World) {
         let edge = &world.edges[0];
@@ -318,7 +408,7 @@ mod history {
         })
         .await;
         let charged = world.charged.load(Ordering::Relaxed);
-        let mut used = 0;
+        let (mut used, mut lost) = (0, 0);
         for (key, claims) in &world.keys {
             let standings = [
                 edge.standing(claims[0]).await.unwrap(),
@@ -333,13 +423,20 @@ mod history {
             };
             let page = edge.usage_events(query).await.unwrap();
             let booked: i64 = page.items.iter().map(|event| event.total_tokens).sum();
+            let of_leases = |event: &&UsageEvent| event.reason.as_deref() == Some("lease_expired");
+            lost += page.items.iter().filter(of_leases).count();
             assert_eq!(booked, standings[0].used.tokens, "I5");
         }
         let group = edge.standing(world.keys[0].1[1]).await.unwrap();
         assert_eq!(group.used.tokens, used, "the group is the sum of its keys");
+        assert_eq!(
+            lost, 0,
+            "leases that ran out, though all was settled or undone"
+        );
         assert_eq!(used, charged, "what callers settled is what was charged");
         println!(
-            "{} granted, {} refused, {} unanswered, {charged} tokens charged: no violation",
+            "{} operations: {} granted, {} refused, {} unanswered, {charged} tokens charged: no violation",
+            world.operations.load(Ordering::Relaxed),
             world.granted.load(Ordering::Relaxed),
             world.refused.load(Ordering::Relaxed),
             world.unanswered.load(Ordering::Relaxed),

@@ -2,6 +2,10 @@
 //! stand the same after each.
 
 #[cfg(test)]
+#[path = "support/engines.rs"]
+#[expect(dead_code, reason = "other tests use the rest of it")]
+mod engines;
+#[cfg(test)]
 #[path = "model/ledger.rs"]
 mod ledger;
 #[cfg(test)]
@@ -21,7 +25,6 @@ mod steps;
 #[cfg(test)]
 mod model {
     use std::sync::{Arc, Mutex};
-    use std::time::Duration;
 
     use proptest::prelude::*;
     use quota_proxy::keys::{KeyId, KeyRecord};
@@ -30,21 +33,14 @@ mod model {
         Amounts, Ask, Charge, GroupId, LostReservation, Period, Quotas, Rates, Scope, ScopeClaim,
         Settled,
     };
-    use quota_proxy::store::embedded::{EmbeddedOptions, EmbeddedStore};
-    use quota_proxy::store::redis::{LinkOptions, RedisOptions, RedisStore};
     use quota_proxy::store::{GroupRecord, Settlement, Store};
     use quota_proxy::time::{Clock, DAY_MS, Moment, UnixMs};
     use uuid::Uuid;
 
+    use super::engines::Engine;
     use super::records::{ask, audit, event, key_record};
     use super::redis_server::RedisServer;
     use super::steps::{BEGIN, Step, amounts, cases, quotas, step};
-
-    /// What the store leaves behind, and the next one begins with.
-    enum Engine {
-        Embedded(tempfile::TempDir),
-        Redis(RedisServer),
-    }
 
     /// The engine and its oracle, side by side.
     struct Pair {
@@ -64,10 +60,7 @@ mod model {
     impl Pair {
         async fn new(engine: Engine, policy: LostReservation, with_rates: bool) -> Pair {
             let clock = Arc::new(Mutex::new(Moment::at(BEGIN)));
-            let store = open(&engine, &clock, policy);
-            while store.ping().await.is_err() {
-                tokio::task::yield_now().await;
-            }
+            let store = engine.open(reading(&clock), policy).await;
             let group = GroupRecord {
                 id: GroupId(Uuid::new_v4()),
                 name: String::from("group"),
@@ -108,10 +101,6 @@ mod model {
                 asked: Vec::new(),
                 with_rates,
             }
-        }
-
-        fn is_embedded(&self) -> bool {
-            matches!(self.engine, Engine::Embedded(_))
         }
 
         fn now(&self) -> Moment {
@@ -183,7 +172,7 @@ mod model {
                 Step::Rates { key, rates } => self.set_rates(key, rates),
                 Step::Reset { scope } => self.reset(scope).await,
                 // An embedded store begins with full buckets, more or less.
-                Step::Restart | Step::Crash if self.with_rates && self.is_embedded() => {}
+                Step::Restart | Step::Crash if self.with_rates && self.engine.is_embedded() => {}
                 Step::Restart => self.restart().await,
                 Step::Crash => self.crash().await,
             }
@@ -279,7 +268,7 @@ mod model {
             match &self.engine {
                 Engine::Embedded(_) => {
                     self.store.close().await;
-                    self.store = open(&self.engine, &self.clock, self.policy);
+                    self.store = self.engine.open(reading(&self.clock), self.policy).await;
                     self.die();
                 }
                 Engine::Redis(server) => {
@@ -290,16 +279,12 @@ mod model {
 
         /// The next store opens a copy of the files as they are now, the old one never hears of it.
         async fn crash(&mut self) {
-            let Engine::Embedded(old) = &self.engine else {
+            if !self.engine.is_embedded() {
                 return self.restart().await;
-            };
-            self.store.ping().await.unwrap();
-            let folder = tempfile::tempdir().unwrap();
-            for name in ["quota.db", "quota.db-wal"] {
-                std::fs::copy(old.path().join(name), folder.path().join(name)).unwrap();
             }
-            self.engine = Engine::Embedded(folder);
-            self.store = open(&self.engine, &self.clock, self.policy);
+            self.store.ping().await.unwrap();
+            self.engine.die();
+            self.store = self.engine.open(reading(&self.clock), self.policy).await;
             self.die();
         }
 
@@ -317,37 +302,6 @@ mod model {
         }
     }
 
-    fn open(
-        engine: &Engine,
-        clock: &Arc<Mutex<Moment>>,
-        policy: LostReservation,
-    ) -> Arc<dyn Store> {
-        let clock = clock.clone();
-        let clock: Clock = Arc::new(move || *clock.lock().unwrap());
-        match engine {
-            Engine::Embedded(folder) => {
-                let options = EmbeddedOptions {
-                    lost_reservation: policy,
-                    clock,
-                    ..EmbeddedOptions::default()
-                };
-                EmbeddedStore::open(&folder.path().join("quota.db"), options).unwrap()
-            }
-            Engine::Redis(server) => {
-                let link = LinkOptions {
-                    timeout: Duration::from_secs(10),
-                    ..LinkOptions::standalone(server.url())
-                };
-                RedisStore::start(RedisOptions {
-                    lost_reservation: policy,
-                    clock: Some(clock),
-                    ..RedisOptions::new(link)
-                })
-                .unwrap()
-            }
-        }
-    }
-
     fn run(engine: Engine, steps: &[Step], policy: LostReservation, with_rates: bool) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -358,7 +312,7 @@ mod model {
             for step in steps {
                 pair.take(step).await;
                 pair.compare().await;
-                if pair.is_embedded() {
+                if pair.engine.is_embedded() {
                     pair.compare_totals().await;
                 }
             }
@@ -366,8 +320,9 @@ mod model {
         });
     }
 
-    fn embedded() -> Engine {
-        Engine::Embedded(tempfile::tempdir().unwrap())
+    fn reading(clock: &Arc<Mutex<Moment>>) -> Clock {
+        let clock = Arc::clone(clock);
+        Arc::new(move || *clock.lock().unwrap())
     }
 
     fn policy(release: bool) -> LostReservation {
@@ -384,7 +339,7 @@ mod model {
         fn the_store_agrees_with_the_ledger_through_restarts(
             steps in prop::collection::vec(step(), 1..1_200), release in any::<bool>()
         ) {
-            run(embedded(), &steps, policy(release), false);
+            run(Engine::embedded(), &steps, policy(release), false);
         }
     }
 
@@ -394,7 +349,7 @@ mod model {
         fn the_store_agrees_with_the_ledger_under_rates(
             steps in prop::collection::vec(step(), 1..1_200)
         ) {
-            run(embedded(), &steps, LostReservation::Charge, true);
+            run(Engine::embedded(), &steps, LostReservation::Charge, true);
         }
     }
 
@@ -404,7 +359,7 @@ mod model {
         fn redis_agrees_with_the_ledger(
             steps in prop::collection::vec(step(), 1..1_200), release in any::<bool>()
         ) {
-            run(Engine::Redis(RedisServer::start()), &steps, policy(release), true);
+            run(Engine::Redis(Box::new(RedisServer::start())), &steps, policy(release), true);
         }
     }
 }

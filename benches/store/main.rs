@@ -6,7 +6,8 @@
 //!   request at 64 requests at once. The baseline (one INSERT, one DELETE and a commit for each request)
 //!   runs beside it.
 //! - Through Redis a request takes two scripts; what they cost the server is printed in INCRBYs of the
-//!   same run, as is the rate beside the embedded store, and that of two edges beside one.
+//!   same run, as is the rate beside the embedded store, that of two edges beside one, and that of one
+//!   hot key with slices beside without.
 //!
 //! Run `cargo bench --bench store`; `BENCH_SECONDS` (3) is the length of each load. Redis is a
 //! redis-server of the bench's own, on loopback; without one on the PATH its part is left out.
@@ -62,6 +63,7 @@ fn main() {
     embedded::baseline();
     if has_redis {
         runtime.block_on(through_redis::two_edges());
+        runtime.block_on(through_redis::hot_key());
     }
     runtime.block_on(embedded::start_with_keys(100_000));
     criterion.final_summary();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use quota_proxy::keys::KeyId;
 use quota_proxy::quota::LostReservation;
 use quota_proxy::store::Store;
-use quota_proxy::store::redis::{LinkOptions, RedisOptions, RedisStore, Topology};
+use quota_proxy::store::redis::{LinkOptions, RedisOptions, RedisStore, SliceOptions, Topology};
 use redis::aio::MultiplexedConnection;
 
 use crate::load::{self, Figures, ask, cpu_time};
@@ -54,7 +54,7 @@ pub fn is_installed() -> bool {
 pub async fn beside(log: Log, count: usize, embedded: &[(usize, Figures)]) {
     let server = start(log).await;
     let name = format!("{}, {count} keys", log.told());
-    let store = edge(&server).await;
+    let store = edge(&server, None).await;
     let keys = load::keys(&*store, count).await;
     let stores = [store];
     for (tasks, embedded) in embedded {
@@ -84,7 +84,7 @@ pub async fn beside(log: Log, count: usize, embedded: &[(usize, Figures)]) {
 /// Two edges, each with connections and threads of its own, on one Redis.
 pub async fn two_edges() {
     let server = start(Log::EverySecond).await;
-    let stores = [edge(&server).await, edge(&server).await];
+    let stores = [edge(&server, None).await, edge(&server, None).await];
     let keys = load::keys(&*stores[0], 10_000).await;
     let mut rates = Vec::new();
     for edges in [&stores[..1], &stores[..]] {
@@ -107,12 +107,37 @@ pub async fn two_edges() {
     );
 }
 
+/// One key that makes all of the traffic, with slices of its quota drawn ahead and without.
+pub async fn hot_key() {
+    let server = start(Log::EverySecond).await;
+    let drawn = SliceOptions {
+        size_percent: 5,
+        max: 100_000,
+    };
+    for (name, slices) in [("without", None), ("with", Some(drawn))] {
+        let stores = [edge(&server, slices).await];
+        let keys = load::keys(&*stores[0], 1).await;
+        load::run(&stores, &keys, AT_ONCE).await;
+        let begin = Spent::now(&server);
+        let figures = load::run(&stores, &keys, AT_ONCE).await;
+        let spent = begin.until_now(&server);
+        println!(
+            "redis with AOF, one hot key {name} slices, {AT_ONCE} at once: {}, Redis CPU {:.1} µs and {:.3} scripts/request",
+            figures.told(),
+            spent.cpu_us(figures.requests),
+            spent.scripts as f64 / figures.requests as f64,
+        );
+        let [store] = stores;
+        store.close().await;
+    }
+}
+
 async fn start(log: Log) -> RedisServer {
     let started = tokio::task::spawn_blocking(move || RedisServer::start_with(log.arguments()));
     started.await.expect("a server")
 }
 
-async fn edge(server: &RedisServer) -> Arc<dyn Store> {
+async fn edge(server: &RedisServer, slices: Option<SliceOptions>) -> Arc<dyn Store> {
     let link = LinkOptions {
         topology: Topology::Standalone,
         urls: vec![server.url()],
@@ -125,7 +150,7 @@ async fn edge(server: &RedisServer) -> Arc<dyn Store> {
         link,
         lost_reservation: LostReservation::Charge,
         journal: None,
-        slices: None,
+        slices,
         clock: None,
     };
     let store = RedisStore::start(options).expect("a store");

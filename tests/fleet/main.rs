@@ -15,5 +15,6 @@ mod one_set_of_books;
 mod outage;
 mod outage_allowed;
 mod silence;
+mod strangers;
 #[path = "../support/mod.rs"]
 mod support;

@@ -46,11 +46,13 @@ enum Mode {
     Refuse,
 }
 
-/// The one reply to lose.
+/// The one reply to lose, or the kind of replies.
 #[derive(Clone, Debug)]
 enum Loss {
     /// To the request that contains this.
     To(Vec<u8>),
+    /// To every such request.
+    EveryTo(Vec<u8>),
     Containing(Vec<u8>),
     /// So many replies pass before it.
     After(u64),
@@ -128,6 +130,13 @@ impl FaultProxy {
     /// connection reset.
     pub fn swallow_reply_to(&self, request: &str) {
         self.lose(Loss::To(request.as_bytes().to_vec()));
+    }
+
+    /// Everything passes but the reply to each request that contains these bytes: it is carried out, its
+    /// reply is lost and the connection reset. Until [`FaultProxy::pass`].
+    pub fn swallow_every_reply_to(&self, request: &str) {
+        self.lose(Loss::EveryTo(request.as_bytes().to_vec()));
+        self.set(Mode::Pass);
     }
 
     /// The next reply that contains these bytes is lost and its connection reset.
@@ -385,11 +394,14 @@ impl Link {
     fn mark(&self, request: &[u8]) {
         self.sent.set(self.sent.get() + 1);
         let mut loss = self.shared.loss.lock().unwrap();
-        if let Some(Loss::To(needle)) = &*loss
-            && contains(request, needle)
-        {
-            *loss = None;
+        let (Some(Loss::To(needle)) | Some(Loss::EveryTo(needle))) = &*loss else {
+            return;
+        };
+        if contains(request, needle) {
             self.doomed.set(Some(self.sent.get()));
+            if let Some(Loss::To(_)) = &*loss {
+                *loss = None;
+            }
         }
     }
 
@@ -439,7 +451,7 @@ impl Link {
                 *count -= 1;
                 false
             }
-            Some(Loss::To(_)) | None => false,
+            Some(Loss::To(_) | Loss::EveryTo(_)) | None => false,
         };
         if is_lost {
             *loss = None;

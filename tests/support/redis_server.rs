@@ -324,8 +324,10 @@ fn make_certificates(folder: &Path) {
         assert!(output.status.success(), "openssl {words}:\n{said}");
     };
     let new = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
+    // Each its own name, so that another server's authority is an unknown one.
+    let name = folder.file_name().unwrap().to_string_lossy();
     openssl(&format!(
-        "{new} -keyout ca.key -out ca.pem -subj /CN=ca-of-the-test"
+        "{new} -keyout ca.key -out ca.pem -subj /CN=ca-of-{name}"
     ));
     openssl(&format!(
         "{new} -keyout server.key -out server.pem -subj /CN=localhost -CA ca.pem -CAkey ca.key \

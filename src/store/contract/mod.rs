@@ -14,7 +14,7 @@ use crate::quota::{
     Admission, Amounts, Ask, Charge, Grant, GroupId, Limit, LimitKind, Period, Quotas, Rates,
     Reserved, Scope, ScopeClaim, Settled, Standing,
 };
-use crate::time::{Moment, UnixMs};
+use crate::time::{Clock, Moment, UnixMs};
 
 mod alike;
 mod backup;
@@ -22,7 +22,11 @@ mod batch;
 #[path = "../../../tests/support/chance.rs"]
 mod chance;
 mod crash;
+#[path = "../../../tests/support/engines.rs"]
 mod engines;
+#[expect(dead_code, reason = "other tests use the rest of it")]
+#[path = "../../../tests/support/fault_proxy.rs"]
+mod fault_proxy;
 mod file;
 mod invariants;
 mod keys;
@@ -34,6 +38,11 @@ mod rates;
 #[path = "../../../tests/support/records.rs"]
 pub(super) mod records;
 #[expect(dead_code, reason = "other tests use the rest of it")]
+#[path = "../../../tests/support/redis_cluster.rs"]
+pub(super) mod redis_cluster;
+#[expect(dead_code, reason = "other tests use the rest of it")]
+#[path = "../../../tests/support/redis_sentinel.rs"]
+pub(super) mod redis_sentinel;
 #[path = "../../../tests/support/redis_server.rs"]
 pub(super) mod redis_server;
 mod sums;
@@ -86,6 +95,12 @@ impl TestClock {
     fn now(&self) -> UnixMs {
         self.0.lock().wall
     }
+
+    /// As a store takes it.
+    fn reading(&self) -> Clock {
+        let clock = self.clone();
+        Arc::new(move || *clock.0.lock())
+    }
 }
 
 /// One store under test.
@@ -108,7 +123,7 @@ impl Harness {
     async fn on(engine: Engine) -> Harness {
         let clock = TestClock(Arc::new(Mutex::new(Moment::at(BEGIN))));
         let policy = LostReservation::Charge;
-        let store = engine.open(&clock, policy).await;
+        let store = engine.open(clock.reading(), policy).await;
         Harness {
             store,
             clock,
@@ -120,7 +135,7 @@ impl Harness {
     /// Another store, empty, with the same clock.
     async fn beside(&self, engine: Engine) -> Harness {
         Harness {
-            store: engine.open(&self.clock, self.policy).await,
+            store: engine.open(self.clock.reading(), self.policy).await,
             clock: self.clock.clone(),
             engine,
             policy: self.policy,
@@ -130,18 +145,18 @@ impl Harness {
     /// An orderly stop and a new start.
     async fn restart(&mut self) {
         self.store.close().await;
-        self.store = self.engine.open(&self.clock, self.policy).await;
+        self.store = self.engine.open(self.clock.reading(), self.policy).await;
     }
 
     /// The process dies, and its reservations with it: the next store of a file finds them there, on
     /// Redis another edge ends them once their leases have run out.
     async fn crash(&mut self) {
         self.engine.die();
-        if let Engine::Redis(_) = self.engine {
+        if !self.engine.is_embedded() {
             self.clock.advance(60_000);
         }
-        self.store = self.engine.open(&self.clock, self.policy).await;
-        if let Engine::Redis(_) = self.engine {
+        self.store = self.engine.open(self.clock.reading(), self.policy).await;
+        if !self.engine.is_embedded() {
             self.store.sweep().await.unwrap();
         }
     }

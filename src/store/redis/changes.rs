@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::answers::int;
 use super::directory::Directory;
 use super::names;
-use super::record_steps::Put;
+use super::record_steps::{Next, Put};
 use super::records::{Change, KeyEntry};
 use crate::keys::{KeyHash, KeyId, KeyRecord};
 use crate::store::{AuditEntry, StoreError, StoreResult};
@@ -49,7 +49,7 @@ impl Directory {
         let change = Change::new();
         let put = self
             .steps
-            .put_key(&self.link, 0, &entry, &change, Some(&audit));
+            .put_key(&self.link, 0, Next::Record(&entry), &change, Some(&audit));
         match put.await? {
             Put::Done => {}
             Put::Absent | Put::Conflict | Put::Unfinished => return Err(id_exists()),
@@ -79,9 +79,13 @@ impl Directory {
             let new = entry.hashes().filter(|hash| !has(&present, hash));
             self.claim(id, new).await?;
             let expected = present.record.version;
-            let put = self
-                .steps
-                .put_key(&self.link, expected, &entry, &change, Some(&audit));
+            let put = self.steps.put_key(
+                &self.link,
+                expected,
+                Next::Record(&entry),
+                &change,
+                Some(&audit),
+            );
             match put.await? {
                 Put::Done => {
                     self.finish_mine(id).await?;
@@ -115,9 +119,13 @@ impl Directory {
                 removed: Some(expected + 1),
                 owner: present.record.owner,
             };
-            let put = self
-                .steps
-                .remove_key(&self.link, expected, &present, &change, &audit);
+            let put = self.steps.put_key(
+                &self.link,
+                expected,
+                Next::Gone(&present),
+                &change,
+                Some(&audit),
+            );
             match put.await? {
                 Put::Done => {
                     self.finish_mine(id).await?;

@@ -38,6 +38,14 @@ pub(super) struct RecordSteps {
     pay: Script,
 }
 
+/// What a change makes of a key.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Next<'a> {
+    Record(&'a KeyEntry),
+    /// Nothing, of what was this.
+    Gone(&'a KeyEntry),
+}
+
 /// What became of a record that was to be put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Put {
@@ -97,49 +105,29 @@ impl RecordSteps {
         Ok(())
     }
 
-    /// Puts a record in place of the one of version `expected` (0: of none). Without an audit entry it
-    /// is a backup's, and may be a key that was removed for good.
+    /// Puts a record in place of the one of version `expected` (0: of none), or removes that for good.
+    /// Without an audit entry it is a backup's, and may be a key that was removed for good.
     pub async fn put_key(
         &self,
         link: &Link,
         expected: i64,
-        entry: &KeyEntry,
+        next: Next<'_>,
         change: &Change,
         audit: Option<&AuditEntry>,
     ) -> StoreResult<Put> {
-        let args = vec![
+        let (id, record, remembered) = match next {
+            Next::Record(entry) => (entry.record.id, entry.encode()?, Vec::new()),
+            Next::Gone(entry) => (entry.record.id, Vec::new(), encode_homes(&entry.homes())),
+        };
+        let args = [
             expected.to_string().into_bytes(),
-            entry.encode()?,
-            entry.record.id.0.as_bytes().to_vec(),
+            record,
+            id.0.as_bytes().to_vec(),
             change.encode()?,
             audit.map(encode_audit).transpose()?.unwrap_or_default(),
-            Vec::new(),
+            remembered,
             i64::from(audit.is_none()).to_string().into_bytes(),
         ];
-        self.put(link, entry.record.id, args).await
-    }
-
-    /// Removes the record of version `expected` for good.
-    pub async fn remove_key(
-        &self,
-        link: &Link,
-        expected: i64,
-        entry: &KeyEntry,
-        change: &Change,
-        audit: &AuditEntry,
-    ) -> StoreResult<Put> {
-        let args = vec![
-            expected.to_string().into_bytes(),
-            Vec::new(),
-            entry.record.id.0.as_bytes().to_vec(),
-            change.encode()?,
-            encode_audit(audit)?,
-            encode_homes(&entry.homes()),
-        ];
-        self.put(link, entry.record.id, args).await
-    }
-
-    async fn put(&self, link: &Link, id: KeyId, args: Vec<Vec<u8>>) -> StoreResult<Put> {
         let shard = Shard::of_key(id);
         let keys = [
             shard.key_record(id),

@@ -5,7 +5,7 @@ use super::answers::bytes;
 use super::changes::{MOST_ROUNDS, changed_meanwhile, has, next_of};
 use super::layout::Figures;
 use super::names::{self, Home};
-use super::record_steps::Put;
+use super::record_steps::{Next, Put};
 use super::records::{Change, KeyEntry};
 use crate::keys::KeyRecord;
 use crate::quota::Scope;
@@ -35,9 +35,10 @@ impl RedisStore {
             let new = entry.hashes().filter(|hash| !has_already(hash));
             directory.claim(id, new).await?;
             let expected = present.map_or(0, |present| present.record.version);
-            let put = directory
-                .steps
-                .put_key(&self.link, expected, &entry, &change, None);
+            let put =
+                directory
+                    .steps
+                    .put_key(&self.link, expected, Next::Record(&entry), &change, None);
             if put.await? == Put::Done {
                 directory.finish_mine(id).await?;
                 for hash in &change.dropped {

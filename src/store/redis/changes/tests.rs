@@ -61,9 +61,13 @@ async fn begin(edge: &Directory, expected: i64, entry: &KeyEntry, change: &Chang
         );
     }
     let audit = audit("begun");
-    let put = edge
-        .steps
-        .put_key(&edge.link, expected, entry, change, Some(&audit));
+    let put = edge.steps.put_key(
+        &edge.link,
+        expected,
+        Next::Record(entry),
+        change,
+        Some(&audit),
+    );
     put.await.unwrap()
 }
 
@@ -187,7 +191,7 @@ async fn a_removal_that_stops_is_finished() {
     let audit = audit("delete");
     let put = dead
         .steps
-        .remove_key(&dead.link, 1, &present, &change, &audit);
+        .put_key(&dead.link, 1, Next::Gone(&present), &change, Some(&audit));
     assert_eq!(put.await.unwrap(), Put::Done);
     let again = alive.create_key((*record).clone(), audit).await;
     assert!(

@@ -5,12 +5,10 @@ use std::time::{Duration, Instant};
 use redis::Value;
 
 use super::{Link, LinkOptions, Script, Topology};
+use crate::store::contract::redis_server::{Port, RedisServer};
 use crate::store::{StoreError, StoreResult};
 
-use server::Server;
-
 mod fleet;
-mod server;
 mod tls;
 
 const TIMEOUT: Duration = Duration::from_millis(250);
@@ -49,19 +47,6 @@ async fn count(link: &Link, script: &Script) -> StoreResult<Value> {
     link.run(script, &["{t}n"], &["1"]).await
 }
 
-async fn command(server: &Server, words: &[&str]) -> Value {
-    tell(server, words).await.unwrap()
-}
-
-/// As [`command`], where the server may refuse.
-async fn tell(server: &Server, words: &[&str]) -> redis::RedisResult<Value> {
-    let client = redis::Client::open(server.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let mut command = redis::cmd(words[0]);
-    command.arg(&words[1..]);
-    command.query_async(&mut connection).await
-}
-
 /// The promise after a server's return.
 const BACK_WITHIN: Duration = Duration::from_secs(2);
 
@@ -74,7 +59,7 @@ fn counter() -> Script {
 
 #[tokio::test]
 async fn a_lost_script_is_sent_anew_unnoticed() {
-    let server = Server::start().await;
+    let server = RedisServer::start();
     let link = Link::start(&patient(&server.url())).unwrap();
     let script = counter();
     assert_eq!(count(&link, &script).await.unwrap(), Value::Int(1));
@@ -91,7 +76,7 @@ async fn a_lost_script_is_sent_anew_unnoticed() {
 
 #[tokio::test]
 async fn a_killed_server_is_back_soon_after_its_return() {
-    let mut server = Server::start().await;
+    let server = RedisServer::start();
     let link = Link::start(&patient(&server.url())).unwrap();
     let script = counter();
     count(&link, &script).await.unwrap();
@@ -100,7 +85,7 @@ async fn a_killed_server_is_back_soon_after_its_return() {
         is_away(&link).await
     })
     .await;
-    server.start_again().await;
+    server.restart();
     let back = Instant::now();
     eventually("it serves", Duration::from_secs(10), async || {
         count(&link, &script).await.is_ok()
@@ -111,14 +96,14 @@ async fn a_killed_server_is_back_soon_after_its_return() {
 
 #[tokio::test]
 async fn a_frozen_server_costs_one_deadline_and_then_nothing() {
-    let server = Server::start().await;
+    let server = RedisServer::start();
     let link = Link::start(&options(&server.url())).unwrap();
     let script = counter();
     eventually("it serves", SLACK, async || {
         count(&link, &script).await.is_ok()
     })
     .await;
-    server.signal("STOP");
+    server.pause();
     let asked = Instant::now();
     let refused = count(&link, &script).await;
     assert!(
@@ -133,7 +118,7 @@ async fn a_frozen_server_costs_one_deadline_and_then_nothing() {
     })
     .await;
     assert!(!link.is_up());
-    server.signal("CONT");
+    server.resume();
     let back = Instant::now();
     eventually("it serves", Duration::from_secs(10), async || {
         count(&link, &script).await.is_ok()
@@ -144,19 +129,19 @@ async fn a_frozen_server_costs_one_deadline_and_then_nothing() {
 
 #[tokio::test]
 async fn a_primary_that_became_a_replica_is_dropped() {
-    let (server, other) = (Server::start().await, Server::start().await);
+    let (server, other) = (RedisServer::start(), RedisServer::start());
     let link = Link::start(&patient(&server.url())).unwrap();
     let script = counter();
     count(&link, &script).await.unwrap();
-    let port = other.port.to_string();
-    command(&server, &["REPLICAOF", "127.0.0.1", &port]).await;
+    let port = other.port().to_string();
+    server.command(&["REPLICAOF", "127.0.0.1", &port]);
     let refused = count(&link, &script).await.unwrap_err().to_string();
     assert!(
         refused.contains("READONLY") || refused.contains("replica"),
         "{refused}"
     );
     eventually("it is known", SLACK, async || !link.is_up()).await;
-    command(&server, &["REPLICAOF", "NO", "ONE"]).await;
+    server.command(&["REPLICAOF", "NO", "ONE"]);
     eventually("it serves", Duration::from_secs(10), async || {
         count(&link, &script).await.is_ok()
     })
@@ -165,7 +150,8 @@ async fn a_primary_that_became_a_replica_is_dropped() {
 
 #[tokio::test]
 async fn concurrent_steps_share_one_connection() {
-    let server = Server::start().await;
+    let server = RedisServer::start();
+    let before = received(&server);
     let link = Link::start(&patient(&server.url())).unwrap();
     let script = counter();
     let steps = (0..600).map(|_| count(&link, &script));
@@ -176,22 +162,21 @@ async fn concurrent_steps_share_one_connection() {
         .collect();
     answers.sort_unstable();
     assert_eq!(answers, (1..=600).collect::<Vec<i64>>());
-    let stats = link.ask(redis::cmd("INFO").arg("stats").to_owned()).await;
-    let stats: String = redis::from_redis_value(stats.unwrap()).unwrap();
-    // The shared one, that of the pool, and the fixture's look whether the server listens.
-    let connections = field(&stats, "total_connections_received");
-    assert!(connections <= 3, "{connections}");
+    // The shared one, that of the pool, and each look of the test's own.
+    let connections = received(&server);
+    assert!(connections <= before + 3, "{connections}, {before} before");
 }
 
-fn field(info: &str, name: &str) -> u64 {
-    let line = info.lines().find_map(|line| line.strip_prefix(name));
-    line.unwrap()[1..].trim().parse().unwrap()
+/// Connections until now, this look's own among them.
+fn received(server: &RedisServer) -> u64 {
+    let count = server.info("total_connections_received");
+    count.and_then(|count| count.parse().ok()).unwrap()
 }
 
 #[test]
 fn a_runtime_that_ends_in_the_middle_takes_no_connection_along() {
     let here = tokio::runtime::Runtime::new().unwrap();
-    let server = here.block_on(Server::start());
+    let server = RedisServer::start();
     let link = std::sync::Arc::new(Link::start(&patient(&server.url())).unwrap());
     let script = std::sync::Arc::new(counter());
     for round in 0..20 {
@@ -214,8 +199,8 @@ fn a_runtime_that_ends_in_the_middle_takes_no_connection_along() {
 
 #[tokio::test]
 async fn without_a_server_calls_fail_at_once_and_nothing_waits() {
-    let url = format!("redis://127.0.0.1:{}", server::free_port());
-    let link = Link::start(&options(&url)).unwrap();
+    let free = Port::free();
+    let link = Link::start(&options(&format!("redis://{}", free.address))).unwrap();
     eventually(
         "the first second is over",
         Duration::from_secs(10),
@@ -236,7 +221,8 @@ async fn without_a_server_calls_fail_at_once_and_nothing_waits() {
 
 #[tokio::test]
 async fn a_password_is_in_no_error() {
-    let server = Server::with(&["--requirepass", "right-secret"]).await;
+    let server = RedisServer::start();
+    server.command(&["CONFIG", "SET", "requirepass", "right-secret"]);
     // A server that knows no AUTH, and quotes what it was sent.
     let quoting = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let quoting_port = quoting.local_addr().unwrap().port();
@@ -256,8 +242,8 @@ async fn a_password_is_in_no_error() {
         }
     });
     for (port, user) in [
-        (server.port, ""),
-        (server.port, "nobody"),
+        (server.port(), ""),
+        (server.port(), "nobody"),
         (quoting_port, ""),
     ] {
         let url = format!("redis://{user}:wrong-secret@127.0.0.1:{port}");
@@ -274,13 +260,13 @@ async fn a_password_is_in_no_error() {
     }
     let unusable = Link::start(&options("redis://:wrong-secret@127.0.0.1:x/")).unwrap_err();
     assert!(!unusable.to_string().contains("secret"), "{unusable}");
-    let url = format!("redis://:right-secret@127.0.0.1:{}", server.port);
+    let url = format!("redis://:right-secret@127.0.0.1:{}", server.port());
     Link::start(&patient(&url)).unwrap().ping().await.unwrap();
 }
 
 #[tokio::test]
 async fn background_commands_keep_their_order_and_are_refused_together() {
-    let server = Server::start().await;
+    let server = RedisServer::start();
     let link = Link::start(&patient(&server.url())).unwrap();
     let echo = |n: i64| redis::cmd("ECHO").arg(n).to_owned();
     let answers = link.ask_all((0..300).map(echo).collect()).await.unwrap();
@@ -296,29 +282,21 @@ async fn background_commands_keep_their_order_and_are_refused_together() {
 
 #[tokio::test]
 async fn what_is_wrong_with_the_server_is_found() {
-    let server = Server::with(&["--maxmemory-policy", "allkeys-lru"]).await;
+    let server = RedisServer::start_with(&["--maxmemory-policy", "allkeys-lru"]);
     let link = Link::start(&patient(&server.url())).unwrap();
     let found = link.inspect().await.unwrap();
     let said: Vec<String> = found.iter().map(ToString::to_string).collect();
     assert_eq!(found.len(), 2, "{said:?}");
     assert!(said[0].contains("allkeys-lru") && said[1].contains("nothing on disk"));
-    command(
-        &server,
-        &["CONFIG", "SET", "maxmemory-policy", "noeviction"],
-    )
-    .await;
-    command(&server, &["CONFIG", "SET", "appendonly", "yes"]).await;
+    server.command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    server.command(&["CONFIG", "SET", "appendonly", "yes"]);
     assert_eq!(link.inspect().await.unwrap(), []);
     // One who may not read the configuration is told what INFO says.
-    command(&server, &["CONFIG", "SET", "appendonly", "no"]).await;
-    command(
-        &server,
-        &[
-            "ACL", "SETUSER", "edge", "on", ">pw", "~*", "+@all", "-config", "-role",
-        ],
-    )
-    .await;
-    let url = format!("redis://edge:pw@127.0.0.1:{}", server.port);
+    server.command(&["CONFIG", "SET", "appendonly", "no"]);
+    server.command(&[
+        "ACL", "SETUSER", "edge", "on", ">pw", "~*", "+@all", "-config", "-role",
+    ]);
+    let url = format!("redis://edge:pw@127.0.0.1:{}", server.port());
     let found = Link::start(&patient(&url))
         .unwrap()
         .inspect()
@@ -332,7 +310,7 @@ async fn what_is_wrong_with_the_server_is_found() {
 
 #[tokio::test]
 async fn a_closed_link_refuses() {
-    let server = Server::start().await;
+    let server = RedisServer::start();
     let link = Link::start(&patient(&server.url())).unwrap();
     link.ping().await.unwrap();
     link.close();

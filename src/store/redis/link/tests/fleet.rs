@@ -4,65 +4,38 @@ use std::time::Duration;
 
 use redis::Value;
 
-use super::server::Server;
-use super::{
-    Link, LinkOptions, Topology, command, count, counter, eventually, options, patient, tell,
-};
+use super::{Link, LinkOptions, Topology, count, counter, eventually, options, patient};
+use crate::store::contract::redis_cluster::RedisCluster;
+use crate::store::contract::redis_sentinel::SentinelSet;
+use crate::store::contract::redis_server::{Port, RedisServer, Setup};
 use crate::store::redis::inspect::Finding;
 
 #[tokio::test]
 async fn sentinels_lead_to_the_primary_and_to_the_next() {
-    let primary = Server::start().await;
-    let port = primary.port.to_string();
-    let replica = Server::with(&["--replicaof", "127.0.0.1", &port]).await;
-    let sentinel = Server::sentinel(&format!(
-        "sentinel monitor books 127.0.0.1 {port} 1\n\
-         sentinel down-after-milliseconds books 500\n\
-         sentinel failover-timeout books 3000\n"
-    ))
-    .await;
-    // The password is the primary's, which has none here: nor has the sentinel.
-    let away = format!("redis://127.0.0.1:{}", super::server::free_port());
+    let set = SentinelSet::start();
+    // The password is the primary's, which has none here: nor have the sentinels.
+    let away = Port::free();
+    let mut urls = vec![format!("redis://{}", away.address)];
+    urls.extend(set.sentinel_urls());
     let link = Link::start(&LinkOptions {
         topology: Topology::Sentinel,
-        urls: vec![away, sentinel.url()],
-        primary: String::from("books"),
+        urls,
+        primary: set.primary_name().to_owned(),
         ..patient("")
     })
     .unwrap();
     let script = counter();
     let first = count(&link, &script).await.unwrap();
     assert_eq!(first, Value::Int(1));
-    eventually("the replica follows", Duration::from_secs(20), async || {
-        command(&replica, &["GET", "{t}n"]).await == Value::BulkString(b"1".to_vec())
-    })
-    .await;
-    eventually(
-        "the sentinel knows the replica",
-        Duration::from_secs(30),
-        async || {
-            let known = command(&sentinel, &["SENTINEL", "REPLICAS", "books"]).await;
-            matches!(known, Value::Array(known) if known.len() == 1)
-        },
-    )
-    .await;
-    // It says which replica it would promote only after it has looked at it.
-    eventually(
-        "the sentinel can promote it",
-        Duration::from_secs(30),
-        async || {
-            tell(&sentinel, &["SENTINEL", "FAILOVER", "books"])
-                .await
-                .is_ok()
-        },
-    )
-    .await;
+    set.primary().wait_until_replicated();
+    set.failover();
+    let next = set.wait_for_failover();
     eventually(
         "the other one serves",
         Duration::from_secs(30),
         async || {
             count(&link, &script).await.is_ok()
-                && command(&replica, &["GET", "{t}n"]).await != Value::BulkString(b"1".to_vec())
+                && next.command(&["GET", "{t}n"]) != Value::BulkString(b"1".to_vec())
         },
     )
     .await;
@@ -70,7 +43,11 @@ async fn sentinels_lead_to_the_primary_and_to_the_next() {
 
 #[tokio::test]
 async fn an_unknown_primary_is_named() {
-    let sentinel = Server::sentinel("").await;
+    let setup = Setup {
+        sentinel: Some(String::new()),
+        ..Setup::default()
+    };
+    let sentinel = RedisServer::launch(Port::free(), setup);
     let link = Link::start(&LinkOptions {
         topology: Topology::Sentinel,
         primary: String::from("books"),
@@ -84,41 +61,21 @@ async fn an_unknown_primary_is_named() {
     .await;
 }
 
-/// Three primaries that share the slots.
-async fn cluster(silence: &str) -> Vec<Server> {
-    let mut servers = Vec::new();
-    for slots in [["0", "5460"], ["5461", "10922"], ["10923", "16383"]] {
-        let server = Server::cluster_node(silence).await;
-        command(&server, &["CLUSTER", "ADDSLOTSRANGE", slots[0], slots[1]]).await;
-        servers.push(server);
-    }
-    let first = servers[0].port.to_string();
-    for (server, epoch) in servers.iter().zip(["1", "2", "3"]) {
-        command(server, &["CLUSTER", "SET-CONFIG-EPOCH", epoch]).await;
-    }
-    for server in &servers[1..] {
-        command(server, &["CLUSTER", "MEET", "127.0.0.1", &first]).await;
-    }
-    for server in &servers {
-        eventually("the cluster is up", Duration::from_secs(30), async || {
-            let info = command(server, &["CLUSTER", "INFO"]).await;
-            let info: String = redis::from_redis_value(info).unwrap();
-            info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
-        })
-        .await;
-    }
-    servers
+fn to_cluster(cluster: &RedisCluster, timeout: Duration) -> Link {
+    let options = LinkOptions {
+        topology: Topology::Cluster,
+        urls: cluster.urls(),
+        timeout,
+        ..options("")
+    };
+    Link::start(&options).unwrap()
 }
 
 #[tokio::test]
 async fn a_cluster_takes_each_step_where_its_key_lies() {
-    let mut servers = cluster("15000").await;
-    let link = Link::start(&LinkOptions {
-        topology: Topology::Cluster,
-        timeout: Duration::from_secs(2),
-        ..options(&servers[0].url())
-    })
-    .unwrap();
+    // Nobody takes over from a node that is silent for less.
+    let cluster = RedisCluster::start_with(&["--cluster-node-timeout", "60000"]);
+    let link = to_cluster(&cluster, Duration::from_secs(2));
     let script = counter();
     link.ping().await.unwrap();
     let keys: Vec<String> = (0..40).map(|n| format!("{{{n}}}")).collect();
@@ -127,9 +84,10 @@ async fn a_cluster_takes_each_step_where_its_key_lies() {
         let answer = link.run(&script, &[key], &[by]).await.unwrap();
         assert_eq!(answer, Value::Int(n as i64));
     }
-    for server in &servers {
-        command(server, &["SCRIPT", "FLUSH"]).await;
-        assert_ne!(command(server, &["DBSIZE"]).await, Value::Int(0));
+    let primaries = ["a", "b", "c"].map(|key| cluster.primary_of(cluster.slot_of(key)));
+    for server in primaries {
+        server.command(&["SCRIPT", "FLUSH"]);
+        assert_ne!(server.command(&["DBSIZE"]), Value::Int(0));
     }
     for key in &keys {
         link.run(&script, &[key], &["0"]).await.unwrap();
@@ -153,14 +111,14 @@ async fn a_cluster_takes_each_step_where_its_key_lies() {
         let (link, script) = (&link, &script);
         async move { link.run(script, &[key], &["1"]).await }
     };
-    // Slots of `a`, `b`, `c`: 15495, 3300, 7365.
-    servers[2].signal("STOP");
-    let (frozen, other, another) = tokio::join!(served("a"), served("b"), served("c"));
-    assert!(frozen.is_err() && other.is_ok() && another.is_ok());
-    servers[2].signal("CONT");
-    servers[2].kill();
+    let [frozen, _, _] = primaries;
+    frozen.pause();
+    let (away, other, another) = tokio::join!(served("a"), served("b"), served("c"));
+    assert!(away.is_err() && other.is_ok() && another.is_ok());
+    frozen.resume();
+    frozen.kill();
     assert!(served("a").await.is_err() && served("b").await.is_ok());
-    servers[2].start_again().await;
+    frozen.restart();
     eventually("all serve", Duration::from_secs(20), async || {
         served("a").await.is_ok() && served("b").await.is_ok() && served("c").await.is_ok()
     })
@@ -169,44 +127,15 @@ async fn a_cluster_takes_each_step_where_its_key_lies() {
 
 #[tokio::test]
 async fn a_cluster_serves_on_when_a_replica_takes_over() {
-    let mut servers = cluster("1000").await;
-    let link = Link::start(&LinkOptions {
-        topology: Topology::Cluster,
-        ..options(&servers[0].url())
-    })
-    .unwrap();
+    let cluster = RedisCluster::start();
+    let link = to_cluster(&cluster, super::TIMEOUT);
     let script = counter();
     let step = async |key: &str| link.run(&script, &[key], &["1"]).await;
-    // Slots of `a`, `b`: 15495, 3300.
     eventually("it serves", Duration::from_secs(20), async || {
         step("a").await.is_ok()
     })
     .await;
-    let id = command(&servers[2], &["CLUSTER", "MYID"]).await;
-    let id: String = redis::from_redis_value(id).unwrap();
-    let replica = Server::cluster_node("1000").await;
-    let first = servers[0].port.to_string();
-    command(&replica, &["CLUSTER", "MEET", "127.0.0.1", &first]).await;
-    eventually(
-        "the replica may follow",
-        Duration::from_secs(30),
-        async || {
-            let followed = tell(&replica, &["CLUSTER", "REPLICATE", &id]).await;
-            followed.is_ok()
-        },
-    )
-    .await;
-    eventually("the replica follows", Duration::from_secs(30), async || {
-        let info = command(&replica, &["INFO", "replication"]).await;
-        let nodes = command(&servers[0], &["CLUSTER", "NODES"]).await;
-        let (info, nodes): (String, String) = (
-            redis::from_redis_value(info).unwrap(),
-            redis::from_redis_value(nodes).unwrap(),
-        );
-        info.contains("master_link_status:up") && nodes.contains("slave")
-    })
-    .await;
-    servers[2].kill();
+    cluster.kill_primary_of(cluster.slot_of("a"));
     eventually("the replica serves", Duration::from_secs(60), async || {
         step("a").await.is_ok()
     })

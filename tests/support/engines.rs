@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::TestClock;
+use quota_proxy::quota::LostReservation;
+use quota_proxy::store::Store;
+use quota_proxy::store::embedded::{EmbeddedOptions, EmbeddedStore};
+use quota_proxy::store::redis::{LinkOptions, RedisOptions, RedisStore};
+use quota_proxy::time::Clock;
+
 use super::redis_server::RedisServer;
-use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
-use crate::store::redis::{LinkOptions, RedisOptions, RedisStore};
-use crate::store::{LostReservation, Store};
-use crate::time::Clock;
 
 /// What README.md says that Redis must allow, and no more: the suite runs as such a user.
 fn acl_rules() -> Vec<String> {
@@ -31,6 +32,7 @@ impl Engine {
         Engine::Embedded(tempfile::tempdir().unwrap())
     }
 
+    /// A server whose users may do what README.md says, and no more.
     pub async fn redis() -> Engine {
         let start = || {
             let rules = acl_rules();
@@ -41,13 +43,8 @@ impl Engine {
         Engine::Redis(Box::new(server.unwrap()))
     }
 
-    pub async fn open(
-        &self,
-        clock: &TestClock,
-        lost_reservation: LostReservation,
-    ) -> Arc<dyn Store> {
-        let clock = clock.clone();
-        let clock: Clock = Arc::new(move || *clock.0.lock());
+    /// A store on it that answers.
+    pub async fn open(&self, clock: Clock, lost_reservation: LostReservation) -> Arc<dyn Store> {
         match self {
             Engine::Embedded(folder) => {
                 let options = EmbeddedOptions {
@@ -72,6 +69,10 @@ impl Engine {
                 store
             }
         }
+    }
+
+    pub fn is_embedded(&self) -> bool {
+        matches!(self, Engine::Embedded(_))
     }
 
     /// What a kill -9 leaves is the file as it is at this instant: the next store opens a copy of

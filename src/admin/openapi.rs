@@ -39,6 +39,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
         (name = "own keys", description = "The keys of whoever signed in."),
         (name = "keys", description = "All keys, as the relay has them."),
         (name = "groups", description = "Keys that share quotas."),
+        (name = "pools", description = "Where requests go, and how the peers fare."),
         (name = "books", description = "Sums, the audit log, and whether the books are in order."),
     ),
     components(schemas(Detail, Coded, CodedError)),

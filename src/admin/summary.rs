@@ -153,6 +153,7 @@ impl SummaryFigures {
         ("by" = Option<String>, Query, description = "`key` (default), `model`, `day`, `group` or `end_user`."),
         ("since" = Option<String>, Query, description = "A time back from now such as `7d` or `12h`, a UTC day or an RFC 3339 time; 30 days by default."),
         ("until" = Option<String>, Query, description = "The same; a day is meant whole. Now by default."),
+        ("key" = Option<Uuid>, Query, description = "Only this key's."),
         ("format" = Option<String>, Query, description = "`json` or `csv`; `Accept: text/csv` asks for CSV too."),
     ),
     responses((status = 200, content((UsageSummary = "application/json"), (String = "text/csv")))),
@@ -167,6 +168,9 @@ pub(super) async fn summary(
     let by = query.take("by", "key, model, day, group or end_user", By::read);
     let by = by.unwrap_or_default();
     let (since, until) = span(&mut query, now);
+    let key = query.take("key", "the id of a key", |text| {
+        Uuid::try_parse(text).ok().map(KeyId)
+    });
     let wants_csv = query.take("format", "json or csv", |text| match text {
         "csv" => Some(true),
         "json" => Some(false),
@@ -177,7 +181,7 @@ pub(super) async fn summary(
         return Err(Fault::words("until", "lies before the start").into());
     }
     let asked = SumQuery {
-        key: None,
+        key,
         since,
         until,
         by: by.stored(),

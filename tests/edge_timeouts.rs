@@ -1,5 +1,4 @@
 //! Times that a pool allows: to the first byte, and between two pieces of an answer.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use quota_proxy::cli::fake_upstream::Options;
 use serde_json::json;

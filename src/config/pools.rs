@@ -67,7 +67,7 @@ fn fallback(field: &Field<'_>, own: &PoolConfig, pools: &[PoolConfig]) -> Vec<St
         found.map(|pool| pool.name.clone()).ok_or_else(expected)
     };
     let items = field.items();
-    items.iter().filter_map(|item| item.value(&known)).collect()
+    items.iter().filter_map(|item| item.value(known)).collect()
 }
 
 /// A pool, and what it falls back to, which can be read when all pools are known.

@@ -133,9 +133,8 @@ mod history {
                         self.unanswered.fetch_add(1, Ordering::Relaxed);
                         self.count_one();
                         let event = event(ask.id.0, *key, UnixMs::now());
-                        let charge = Charge::Void;
-                        let id = ask.id;
-                        settle_surely(edge, Settlement { id, charge, event }).await;
+                        let void = Settlement::new(ask.id, Charge::Void, event);
+                        settle_surely(edge, void).await;
                         return;
                     }
                 }

@@ -1,6 +1,5 @@
 //! `quota-proxy key`, `usage` and `store`: the real binary against a real server.
 
-#[cfg(test)]
 #[path = "../support/mod.rs"]
 mod support;
 

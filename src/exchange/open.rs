@@ -126,9 +126,12 @@ fn route(live: &Live, request: &OpenRequest<'_>, identity: &Identity) -> Result<
         return Err(Refusal::Unmetered);
     }
     let needs_model = identity.has_model_list() || identity.has_usd_quota();
-    if request.model.is_none() && request.endpoint.generates() && needs_model {
+    // A GET that spends opens a WebSocket, whose model is in its query.
+    let is_socket = request.endpoint == Endpoint::Unmetered && request.method == "GET";
+    let spends = request.endpoint.generates() || is_socket;
+    if request.model.is_none() && spends && needs_model {
         return Err(Refusal::BadRequest {
-            message: "the model rules this API key's rights and prices: name it, in a form before the file"
+            message: "the model rules this API key's rights and prices: name it, in a form before the file, for a WebSocket in its query"
                 .to_owned(),
             param: Some("model".to_owned()),
         });

@@ -87,7 +87,7 @@ backend back
         let file = folder.path().join("haproxy.cfg");
         std::fs::write(&file, config).unwrap();
         let mut command = Command::new(HAPROXY);
-        command.arg("-db").arg("-q").arg("-f").arg(&file);
+        command.arg("-db").arg("-f").arg(&file);
         let mut reader = Self::start(command);
         reader.url = format!("http://{address}");
         (reader._port, reader._folder) = (Some(port), Some(folder));

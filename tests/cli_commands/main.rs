@@ -8,6 +8,8 @@ mod books;
 #[cfg(test)]
 mod command;
 #[cfg(test)]
+mod examples;
+#[cfg(test)]
 mod import;
 #[cfg(test)]
 mod keys;

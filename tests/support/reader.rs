@@ -72,6 +72,7 @@ impl Reader {
 defaults
     mode http
     log global
+    option dontlognull
     log-format \"%ST %HM %HU\"
     timeout connect 10s
     timeout client 60s

@@ -18,14 +18,33 @@ use crate::store::StoreError;
 /// A `Retry-After` above this is not sent (SPEC section 3, "Headers").
 const LONGEST_RETRY_MS: i64 = 60_000;
 
+/// What was asked for and is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    Key,
+    Group,
+    User,
+    Path,
+}
+
+impl Missing {
+    fn name(self) -> &'static str {
+        match self {
+            Missing::Key => "API key",
+            Missing::Group => "Group",
+            Missing::User => "User",
+            Missing::Path => "path",
+        }
+    }
+}
+
 /// Why a request is not answered with what it asked for.
 #[derive(Clone, Debug)]
 pub enum Failure {
     /// Who calls is not known. The second is the scheme that would do.
     Unauthorized(&'static str, &'static str),
     Forbidden(&'static str),
-    /// What was not found: `API key`, `Group`.
-    NotFound(&'static str),
+    NotFound(Missing),
     /// Every fault of a body or a query.
     Invalid(Vec<Fault>),
     TooLarge,
@@ -77,7 +96,7 @@ impl Failure {
         match self {
             Failure::Unauthorized(..) => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
             Failure::Forbidden(_) => (StatusCode::FORBIDDEN, "FORBIDDEN"),
-            Failure::NotFound("API key") => (StatusCode::NOT_FOUND, "KEY_NOT_FOUND"),
+            Failure::NotFound(Missing::Key) => (StatusCode::NOT_FOUND, "KEY_NOT_FOUND"),
             Failure::NotFound(_) => (StatusCode::NOT_FOUND, "NOT_FOUND"),
             Failure::Invalid(_) => (invalid, "INVALID_REQUEST"),
             Failure::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE"),
@@ -105,8 +124,8 @@ impl Failure {
         let say = |english: &'static str| if zh { chinese(english) } else { english }.to_owned();
         match self {
             Failure::Unauthorized(why, _) | Failure::Forbidden(why) => say(why),
-            Failure::NotFound(what) if zh => format!("{}不存在", chinese(what)),
-            Failure::NotFound(what) => format!("{what} not found"),
+            Failure::NotFound(what) if zh => format!("{}不存在", chinese(what.name())),
+            Failure::NotFound(what) => format!("{} not found", what.name()),
             Failure::Invalid(faults) => Fault::say_all(faults, language),
             Failure::TooLarge if zh => format!("请求体超过 {} 字节", super::body::MAX_BODY),
             Failure::TooLarge => format!("the body is larger than {} bytes", super::body::MAX_BODY),

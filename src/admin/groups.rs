@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::auth::Operator;
 use super::body::{self, Fields, Given};
-use super::failure::Failure;
+use super::failure::{Failure, Missing};
 use super::query::MAX_PAGE;
 use super::{Admin, Message, audit_entry, usd};
 use crate::keys::KeyRecord;
@@ -26,7 +26,7 @@ use crate::time::UnixMs;
 type Answer = Result<Json<GroupItem>, Failure>;
 type Id = Result<Path<String>, PathRejection>;
 
-const NO_GROUP: Failure = Failure::NotFound("Group");
+const NO_GROUP: Failure = Failure::NotFound(Missing::Group);
 
 /// A group of keys with quotas that they share.
 #[derive(Debug, Serialize, ToSchema)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::failure::Failure;
+use super::failure::{Failure, Missing};
 use super::{Admin, audit_entry, key_change, key_item, random_bytes};
 use crate::keys::{KeyId, KeyRecord, Secret};
 use crate::quota::Scope;
@@ -15,7 +15,7 @@ use crate::store::StoreError;
 /// Changes of one key that are tried when others change it at the same time.
 const MAX_TRIES: usize = 5;
 
-pub(super) const NO_KEY: Failure = Failure::NotFound("API key");
+pub(super) const NO_KEY: Failure = Failure::NotFound(Missing::Key);
 
 /// A key that is not stored yet, with the defaults of the contract. Its secret lives until the one
 /// answer that shows it.

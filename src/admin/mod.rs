@@ -60,7 +60,7 @@ pub mod users;
 
 pub use edge_port::EdgePort;
 
-use failure::Failure;
+use failure::{Failure, Missing};
 
 /// Tells the time; tests move it.
 pub type Clock = Arc<dyn Fn() -> UnixMs + Send + Sync>;
@@ -116,7 +116,7 @@ pub fn router(state: AdminState) -> Router {
     let (described, document) = described().split_for_parts();
     described
         .merge(openapi::router(openapi::completed(document)))
-        .fallback(async || Failure::NotFound("path"))
+        .fallback(async || Failure::NotFound(Missing::Path))
         .method_not_allowed_fallback(async || Failure::MethodNotAllowed)
         .layer(from_fn_with_state(admin.clone(), auth::guard))
         .with_state(admin)

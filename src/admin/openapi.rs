@@ -16,7 +16,7 @@ use utoipa::openapi::{ContentBuilder, OpenApi, Ref, ResponseBuilder};
 use utoipa_swagger_ui::Config;
 
 use super::Admin;
-use super::failure::Failure;
+use super::failure::{Failure, Missing};
 use super::failure_schema::{Coded, CodedError, Detail};
 use super::paths::{Area, Shape};
 
@@ -195,7 +195,7 @@ fn file(name: String, State(config): State<Arc<Config<'static>>>) -> Response {
             ];
             (headers, file.bytes.into_owned()).into_response()
         }
-        Ok(None) => Failure::NotFound("path").into_response(),
+        Ok(None) => Failure::NotFound(Missing::Path).into_response(),
         Err(fault) => Failure::Internal(fault.to_string()).into_response(),
     }
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::auth::Person;
 use super::body::{self, Fields, Given};
-use super::failure::Failure;
+use super::failure::{Failure, Missing};
 use super::fault::{Fault, Problem};
 use super::key_making::{self, NO_KEY, NewKey};
 use super::query::Query;
@@ -224,7 +224,8 @@ async fn user_of(admin: &Admin, wanted: &str) -> Result<Uuid, Failure> {
         return Ok(id);
     }
     let user = admin.store().user_by_login(wanted).await?;
-    user.map(|user| user.id).ok_or(Failure::NotFound("User"))
+    user.map(|user| user.id)
+        .ok_or(Failure::NotFound(Missing::User))
 }
 
 /// A group by id or name, one that the person may use.

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::auth::Operator;
 use super::body::{self, Fields, Given};
-use super::failure::Failure;
+use super::failure::{Failure, Missing};
 use super::query::Query;
 use super::user_change::{self, ReadyChange, UserChange, shown};
 use super::{Admin, Message, audit_entry};
@@ -26,7 +26,7 @@ type Id = Result<Path<String>, PathRejection>;
 /// Changes of one user that are tried when others change it at the same time.
 const MAX_TRIES: usize = 5;
 
-const NO_USER: Failure = Failure::NotFound("User");
+const NO_USER: Failure = Failure::NotFound(Missing::User);
 
 /// A user, as operators see it.
 #[derive(Debug, Serialize, ToSchema)]

@@ -13,8 +13,8 @@ use crate::exchange::{Identity, Live};
 use crate::keys::allow::model_allowed;
 use crate::metering::Dialect;
 use crate::time::UnixMs;
-use crate::upstream::Pool;
 use crate::upstream::failover::Need;
+use crate::upstream::{Fitness, Pool};
 
 /// How long an upstream's list is believed.
 const FRESH: Duration = Duration::from_secs(300);
@@ -160,7 +160,7 @@ impl ModelLists {
     }
 
     async fn ask(&self, pool: &Pool) -> Option<BTreeSet<String>> {
-        let upstream = pool.next_peer(|_| false, NEED, UnixMs::now(), true)?;
+        let upstream = pool.next_peer(|_| false, NEED, UnixMs::now(), Fitness::Resting)?;
         let question = Question {
             path: "/v1/models",
             patience: PATIENCE,

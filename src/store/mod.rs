@@ -227,13 +227,6 @@ pub trait Store: Send + Sync + 'static {
         since_day: &str,
         until_day: &str,
     ) -> StoreResult<Vec<Rollup>>;
-    /// Refusals and failed answers per error code, of `since_day..=until_day`.
-    async fn error_counts(
-        &self,
-        key: Option<KeyId>,
-        since_day: &str,
-        until_day: &str,
-    ) -> StoreResult<Vec<(String, i64)>>;
     /// Sums, in the order of [`SumBy::sort`]. Whole UTC days come from the rollups, parts of a day at
     /// either end, and end users, from the events.
     async fn usage_sums(&self, query: SumQuery) -> StoreResult<Vec<UsageSum>>;

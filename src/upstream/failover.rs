@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::health::Fitness;
 use super::pool::{Peer, Route};
 use crate::time::UnixMs;
 
@@ -73,19 +74,17 @@ impl Failover {
     /// Goes on to the next peer: a good one of the first pool that has one and has attempts left, else
     /// one that rests. `None` when all is tried.
     pub fn next(&mut self, need: Need, now: UnixMs) -> Option<Arc<Peer>> {
-        let (at, peer) = [false, true].into_iter().find_map(|even_resting| {
+        let (at, peer) = Fitness::GROUPS.into_iter().find_map(|worst| {
             let mut open = self
                 .routes
                 .iter()
                 .enumerate()
                 .filter(|(_, leg)| leg.may_try());
             open.find_map(|(at, leg)| {
-                let peer = leg.route.pool.next_peer(
-                    |peer| self.was_tried(peer),
-                    need,
-                    now,
-                    even_resting,
-                )?;
+                let peer =
+                    leg.route
+                        .pool
+                        .next_peer(|peer| self.was_tried(peer), need, now, worst)?;
                 Some((at, peer))
             })
         })?;

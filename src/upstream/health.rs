@@ -29,6 +29,12 @@ pub enum Fitness {
     Resting,
 }
 
+impl Fitness {
+    /// In which order peers are asked: none of a group before all pools have none left of the group
+    /// before. A doubtful peer must be asked like a fit one, or it would never show that it is well.
+    pub const GROUPS: [Fitness; 3] = [Fitness::Doubtful, Fitness::Tight, Fitness::Resting];
+}
+
 /// Counters of one peer.
 #[derive(Debug, Default)]
 pub struct Health {

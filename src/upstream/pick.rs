@@ -13,32 +13,22 @@ pub struct Candidate {
     pub fitness: Fitness,
 }
 
-/// The index of the peer to try next; `None` when every one was tried. One that is short of room is
-/// taken where no better is left; one that rests only where `even_resting`, as a doubtful peer is
-/// better than a sure refusal.
+impl Candidate {
+    /// Whether it is still to be tried, and no worse than that.
+    pub fn fits(&self, worst: Fitness) -> bool {
+        !self.tried && self.fitness <= worst
+    }
+}
+
+/// The index of the peer to try next, none that is worse than `worst`; `None` where there is none.
 pub fn pick(
     balance: Balance,
     candidates: &[Candidate],
     turn: u64,
     key_hash: u64,
-    even_resting: bool,
+    worst: Fitness,
 ) -> Option<usize> {
-    let at_worst = |worst: Fitness| {
-        let fits = |c: &Candidate| !c.tried && c.fitness <= worst;
-        choose(balance, candidates, turn, key_hash, fits)
-    };
-    let found = at_worst(Fitness::Doubtful).or_else(|| at_worst(Fitness::Tight));
-    found.or_else(|| even_resting.then(|| at_worst(Fitness::Resting)).flatten())
-}
-
-fn choose(
-    balance: Balance,
-    candidates: &[Candidate],
-    turn: u64,
-    key_hash: u64,
-    fit: impl Fn(&Candidate) -> bool,
-) -> Option<usize> {
-    let fitting = || candidates.iter().enumerate().filter(|(_, c)| fit(c));
+    let fitting = || candidates.iter().enumerate().filter(|(_, c)| c.fits(worst));
     let count = fitting().count() as u64;
     if count == 0 {
         return None;
@@ -113,11 +103,18 @@ mod tests {
             .collect()
     }
 
+    /// From the best downwards, as one pool alone is asked.
+    fn next(balance: Balance, peers: &[Candidate], turn: u64) -> Option<usize> {
+        let worst = Fitness::GROUPS.into_iter();
+        let mut found = worst.map(|worst| pick(balance, peers, turn, 0, worst));
+        found.find_map(|index| index)
+    }
+
     #[test]
     fn round_robin_takes_turns() {
         let peers = peers(&[1, 1, 1]);
         let taken: Vec<_> = (0..4)
-            .filter_map(|turn| pick(Balance::RoundRobin, &peers, turn, 0, true))
+            .filter_map(|turn| next(Balance::RoundRobin, &peers, turn))
             .collect();
         assert_eq!(taken, [0, 1, 2, 0]);
     }
@@ -126,7 +123,7 @@ mod tests {
     fn weighted_keeps_the_proportion() {
         let peers = peers(&[3, 1]);
         let first = (0..10_000)
-            .filter(|&turn| pick(Balance::Weighted, &peers, turn, 0, true) == Some(0))
+            .filter(|&turn| next(Balance::Weighted, &peers, turn) == Some(0))
             .count();
         assert!((7_300..7_700).contains(&first), "{first}");
     }
@@ -136,21 +133,24 @@ mod tests {
         let mut peers = peers(&[1, 1, 1]);
         peers[0].tried = true;
         peers[1].fitness = Fitness::Resting;
-        assert!((0..9).all(|turn| pick(Balance::RoundRobin, &peers, turn, 0, true) == Some(2)));
+        assert!((0..9).all(|turn| next(Balance::RoundRobin, &peers, turn) == Some(2)));
         peers[2].tried = true;
-        assert_eq!(pick(Balance::RoundRobin, &peers, 5, 0, false), None);
-        assert_eq!(pick(Balance::RoundRobin, &peers, 5, 0, true), Some(1));
+        assert_eq!(
+            pick(Balance::RoundRobin, &peers, 5, 0, Fitness::Tight),
+            None
+        );
+        assert_eq!(next(Balance::RoundRobin, &peers, 5), Some(1));
         peers[1].tried = true;
-        assert_eq!(pick(Balance::Fallback, &peers, 0, 0, true), None);
+        assert_eq!(next(Balance::Fallback, &peers, 0), None);
     }
 
     #[test]
     fn a_peer_without_room_is_left_for_one_that_has_some() {
         let mut peers = peers(&[1, 1]);
         peers[0].fitness = Fitness::Tight;
-        assert_eq!(pick(Balance::Fallback, &peers, 0, 0, false), Some(1));
+        assert_eq!(next(Balance::Fallback, &peers, 0), Some(1));
         peers[1].fitness = Fitness::Resting;
-        assert_eq!(pick(Balance::Fallback, &peers, 0, 0, false), Some(0));
+        assert_eq!(next(Balance::Fallback, &peers, 0), Some(0));
     }
 
     #[test]
@@ -158,7 +158,8 @@ mod tests {
         let all = peers(&[1, 1, 1, 1]);
         let mut without = peers(&[1, 1, 1, 1]);
         without[2].fitness = Fitness::Resting;
-        let of = |peers: &[Candidate], key| pick(Balance::ConsistentHash, peers, 0, key, false);
+        let of =
+            |peers: &[Candidate], key| pick(Balance::ConsistentHash, peers, 0, key, Fitness::Fit);
         let mut counts = [0; 4];
         for key in 0..4_000 {
             let home = of(&all, key).unwrap();
@@ -177,11 +178,11 @@ mod tests {
     fn the_least_busy_is_taken_and_equals_take_turns() {
         let mut peers = peers(&[1, 1, 1]);
         let taken: Vec<_> = (0..3)
-            .filter_map(|turn| pick(Balance::LeastConnections, &peers, turn, 0, true))
+            .filter_map(|turn| next(Balance::LeastConnections, &peers, turn))
             .collect();
         assert_eq!(taken, [0, 1, 2]);
         peers[0].running = 3;
         peers[1].running = 1;
-        assert_eq!(pick(Balance::LeastConnections, &peers, 0, 0, true), Some(2));
+        assert_eq!(next(Balance::LeastConnections, &peers, 0), Some(2));
     }
 }

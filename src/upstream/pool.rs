@@ -189,34 +189,32 @@ impl Pool {
         self.config.aliases.contains_key(model) || self.serves(model)
     }
 
-    /// The next peer for an exchange that has tried those for which `tried` is true; one that rests
-    /// only where `even_resting`. A doubtful one is claimed for its probe.
+    /// The next peer for an exchange that has tried those for which `tried` is true, none worse than
+    /// `worst`. A doubtful one is claimed for its probe.
     pub fn next_peer(
         &self,
         tried: impl Fn(&Arc<Peer>) -> bool,
         need: Need,
         now: UnixMs,
-        even_resting: bool,
+        worst: Fitness,
     ) -> Option<Arc<Peer>> {
-        if let [only] = self.peers.as_slice() {
-            let fits = even_resting || only.health.fitness(need.tokens, now) < Fitness::Resting;
-            if tried(only) || !fits {
-                return None;
-            }
-            only.health.begin_probe(now);
-            return Some(Arc::clone(only));
-        }
-        let candidates = self.peers.iter().map(|peer| Candidate {
+        let candidate = |peer: &Arc<Peer>| Candidate {
             weight: peer.config.weight,
             running: peer.health.running(),
             tried: tried(peer),
             fitness: peer.health.fitness(need.tokens, now),
-        });
-        let candidates: Vec<Candidate> = candidates.collect();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let balance = self.config.balance;
-        let index = pick(balance, &candidates, turn, need.key_hash, even_resting)?;
-        let peer = &self.peers[index];
+        };
+        let index = if let [only] = self.peers.as_slice() {
+            candidate(only).fits(worst).then_some(0)
+        } else {
+            let candidates: Vec<Candidate> = self.peers.iter().map(candidate).collect();
+            let any = candidates.iter().any(|candidate| candidate.fits(worst));
+            // A turn is taken by those alone that find a peer, or some peers would never have theirs.
+            let turn = any.then(|| self.turn.fetch_add(1, Ordering::Relaxed));
+            let balance = self.config.balance;
+            turn.and_then(|turn| pick(balance, &candidates, turn, need.key_hash, worst))
+        };
+        let peer = self.peers.get(index?)?;
         // Where another exchange was faster, this is one probe too many, and does no harm.
         peer.health.begin_probe(now);
         Some(Arc::clone(peer))

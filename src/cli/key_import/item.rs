@@ -141,6 +141,31 @@ impl NewKey {
 /// Names of keys that one remark shows.
 const NAMED: usize = 5;
 
+impl Read {
+    /// Reads every row by `key`, which answers `None` for a key that is of no use any more.
+    ///
+    /// # Errors
+    /// Every fault, by the row's place in the file; `what` is the format's word for a row.
+    pub fn each<T>(
+        rows: &[T],
+        what: &str,
+        key: impl Fn(&T, &mut Remarks) -> Result<Option<NewKey>, String>,
+    ) -> Result<Read, Vec<String>> {
+        let (mut keys, mut remarks, mut faults) = (Vec::new(), Remarks::default(), Vec::new());
+        for (at, row) in rows.iter().enumerate() {
+            match key(row, &mut remarks) {
+                Ok(key) => keys.extend(key),
+                Err(fault) => faults.push(format!("{what} {}: {fault}", at + 1)),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let notes = remarks.into_notes();
+        Ok(Read { keys, notes })
+    }
+}
+
 /// What cannot be said here, by remark, with the keys that it is about.
 #[derive(Debug, Default)]
 pub struct Remarks(BTreeMap<&'static str, Vec<String>>);

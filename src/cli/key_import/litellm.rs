@@ -70,19 +70,7 @@ struct Shared {
 /// Every fault, by the key's place in the file.
 pub fn read(text: &str, now: UnixMs) -> Result<Read, Vec<String>> {
     let rows = items(text, items_of).map_err(|fault| vec![fault])?;
-    let (mut keys, mut remarks, mut faults) = (Vec::new(), Remarks::default(), Vec::new());
-    for (at, row) in rows.iter().enumerate() {
-        match key(row.get(), now, &mut remarks) {
-            Ok(key) => keys.extend(key),
-            Err(fault) => faults.push(format!("key {}: {fault}", at + 1)),
-        }
-    }
-    let notes = remarks.into_notes();
-    if faults.is_empty() {
-        Ok(Read { keys, notes })
-    } else {
-        Err(faults)
-    }
+    Read::each(&rows, "key", |row, remarks| key(row.get(), now, remarks))
 }
 
 /// `/key/info` leaves the token out of what it tells: it is what was asked for.

@@ -56,19 +56,7 @@ struct Token {
 /// Every fault, by the token's place in the file.
 pub fn read(text: &str, now: UnixMs) -> Result<Read, Vec<String>> {
     let rows = items(text, items_of).map_err(|fault| vec![fault])?;
-    let (mut keys, mut remarks, mut faults) = (Vec::new(), Remarks::default(), Vec::new());
-    for (at, row) in rows.iter().enumerate() {
-        match key(row.get(), now, &mut remarks) {
-            Ok(key) => keys.extend(key),
-            Err(fault) => faults.push(format!("token {}: {fault}", at + 1)),
-        }
-    }
-    let notes = remarks.into_notes();
-    if faults.is_empty() {
-        Ok(Read { keys, notes })
-    } else {
-        Err(faults)
-    }
+    Read::each(&rows, "token", |row, remarks| key(row.get(), now, remarks))
 }
 
 fn items_of(page: Page) -> Result<Vec<Box<RawValue>>, String> {

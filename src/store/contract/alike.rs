@@ -86,7 +86,7 @@ async fn usage_described(h: &Harness, callers: &[Caller]) -> Vec<String> {
         let rollups = h.store.rollups(key, first, last).await.unwrap();
         let rollups: BTreeSet<String> = rollups.iter().map(json).collect();
         lines.push(format!("rollups {rollups:?}"));
-        let errors = h.store.error_counts(key, first, last).await.unwrap();
+        let errors = h.error_counts(key).await;
         lines.push(format!("errors {errors:?}"));
         let now = h.clock.now();
         for (since, by) in BY

@@ -8,13 +8,15 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use self::engines::Engine;
-use super::{GroupRecord, LostReservation, Settlement, Store, UsageEvent, UsageQuery};
+use super::{
+    GroupRecord, LostReservation, Settlement, Store, SumBy, SumQuery, UsageEvent, UsageQuery,
+};
 use crate::keys::{KeyHash, KeyId, KeyRecord};
 use crate::quota::{
     Admission, Amounts, Ask, Charge, Grant, GroupId, Limit, LimitKind, Period, Quotas, Rates,
     Reserved, Scope, ScopeClaim, Settled, Standing,
 };
-use crate::time::{Clock, Moment, UnixMs};
+use crate::time::{Clock, DAY_MS, Moment, UnixMs};
 
 mod alike;
 mod backup;
@@ -130,6 +132,19 @@ impl Harness {
             engine,
             policy,
         }
+    }
+
+    /// Refusals and failed answers by their codes, of all days and of today whole.
+    async fn error_counts(&self, key: Option<KeyId>) -> Vec<(String, i64)> {
+        let today = self.clock.now().0.div_euclid(DAY_MS);
+        let query = SumQuery {
+            key,
+            since: UnixMs(0),
+            until: UnixMs((today + 1) * DAY_MS),
+            by: SumBy::ErrorCode,
+        };
+        let sums = self.store.usage_sums(query).await.unwrap();
+        sums.into_iter().map(|sum| (sum.name, sum.errors)).collect()
     }
 
     /// Another store, empty, with the same clock.

@@ -267,7 +267,7 @@ async fn ten_thousand_refusals_move_error_counts_only(h: Harness) {
     let page = h.store.usage_events(all_of(&caller)).await.unwrap();
     assert_eq!(page.total, 60, "rows are bounded per minute");
     let day = h.clock.now().day();
-    let errors = h.store.error_counts(None, &day, &day).await.unwrap();
+    let errors = h.error_counts(None).await;
     assert_eq!(errors, [(String::from("QUOTA_EXCEEDED"), 10_000)]);
     let rollups = h
         .store

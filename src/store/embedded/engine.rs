@@ -217,19 +217,6 @@ impl Store for EmbeddedStore {
         self.readers.query(query).await
     }
 
-    async fn error_counts(
-        &self,
-        key: Option<KeyId>,
-        since_day: &str,
-        until_day: &str,
-    ) -> StoreResult<Vec<(String, i64)>> {
-        self.written().await;
-        let (since, until) = (since_day.to_owned(), until_day.to_owned());
-        let query =
-            move |connection: &mut _| queries::error_counts(connection, key, &since, &until);
-        self.readers.query(query).await
-    }
-
     async fn usage_sums(&self, query: SumQuery) -> StoreResult<Vec<UsageSum>> {
         self.written().await;
         let query = move |connection: &mut _| sums::usage_sums(connection, &query);

@@ -168,30 +168,6 @@ pub(super) fn rollup_of(row: &Row<'_>) -> Sql<Rollup> {
     })
 }
 
-pub(super) fn error_counts(
-    connection: &mut Connection,
-    key: Option<KeyId>,
-    since_day: &str,
-    until_day: &str,
-) -> Sql<Vec<(String, i64)>> {
-    let filter = if key.is_some() {
-        "n.id = ?1"
-    } else {
-        "?1 IS NULL"
-    };
-    let sql = format!(
-        "SELECT e.code, sum(e.errors) AS errors FROM daily_errors e
-         JOIN key_numbers n ON n.seq = e.key_seq
-         WHERE {filter} AND e.day >= ?2 AND e.day <= ?3 GROUP BY e.code ORDER BY errors DESC, e.code"
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let key = key.map(|key| key.0.to_string());
-    let rows = statement.query_map(params![key, since_day, until_day], |row| {
-        Ok((row.get(0)?, row.get(1)?))
-    })?;
-    rows.collect()
-}
-
 pub(super) fn audit(connection: &mut Connection, skip: i64, limit: i64) -> Sql<Page<AuditEntry>> {
     let snapshot = connection.transaction()?;
     let mut statement = snapshot.prepare_cached(

@@ -196,15 +196,6 @@ impl Store for RedisStore {
         sums::rollups(&self.link, &self.directory, key, since_day, until_day).await
     }
 
-    async fn error_counts(
-        &self,
-        key: Option<KeyId>,
-        since_day: &str,
-        until_day: &str,
-    ) -> StoreResult<Vec<(String, i64)>> {
-        sums::error_counts(&self.link, &self.directory, key, since_day, until_day).await
-    }
-
     async fn usage_sums(&self, query: SumQuery) -> StoreResult<Vec<UsageSum>> {
         usage_sums::usage_sums(&self.link, &self.directory, &query).await
     }

@@ -120,24 +120,6 @@ fn add(sum: &mut Rollup, more: &Rollup) {
     }
 }
 
-pub(super) async fn error_counts(
-    link: &Link,
-    directory: &Directory,
-    key: Option<KeyId>,
-    since_day: &str,
-    until_day: &str,
-) -> StoreResult<Vec<(String, i64)>> {
-    let mut counts: BTreeMap<String, i64> = BTreeMap::new();
-    let days = key_days(link, directory, key, since_day, until_day).await?;
-    each_error_count(link, &days, |_, code, count| {
-        *counts.entry(code).or_default() += count;
-    })
-    .await?;
-    let mut counts: Vec<(String, i64)> = counts.into_iter().collect();
-    counts.sort_by(|(a, of_a), (b, of_b)| of_b.cmp(of_a).then(a.cmp(b)));
-    Ok(counts)
-}
-
 /// As [`each_rollup`], the error codes.
 pub(super) async fn each_error_count(
     link: &Link,

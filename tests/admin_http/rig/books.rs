@@ -352,15 +352,6 @@ impl Store for Books {
         self.here()?.rollups(key, since_day, until_day).await
     }
 
-    async fn error_counts(
-        &self,
-        key: Option<KeyId>,
-        since_day: &str,
-        until_day: &str,
-    ) -> StoreResult<Vec<(String, i64)>> {
-        self.here()?.error_counts(key, since_day, until_day).await
-    }
-
     async fn usage_sums(&self, query: SumQuery) -> StoreResult<Vec<UsageSum>> {
         self.here()?.usage_sums(query).await
     }

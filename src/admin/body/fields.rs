@@ -1,100 +1,30 @@
-//! Reading a JSON body field by field. Every fault of a body is found before any is answered, and
-//! each names the field, what was found and what is allowed.
+//! A JSON object, field by field. Every fault of it is found before any is answered, and each names the
+//! field, what was found and what is allowed.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
-use axum::body::{Body, Bytes};
 use ipnet::IpNet;
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::failure::Failure;
-use super::fault::{Allowed, Fault, Problem};
+use super::not_json;
+use super::strict::Unique;
+use crate::admin::failure::Failure;
+use crate::admin::fault::{Allowed, Fault, Problem};
 use crate::quota::amount::MAX_AMOUNT;
 use crate::quota::money::nano_of;
 
-/// Bytes of a body at most.
-pub const MAX_BODY: usize = 1024 * 1024;
-/// How long a body may take to arrive.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Entries of a list at most.
 const MAX_LIST: usize = 1_000;
 /// Bytes of a JSON value that is kept as it is.
 const MAX_KEPT: usize = 16 * 1024;
 /// Unknown fields that are named in one answer.
 const MAX_UNKNOWN: usize = 20;
-/// Objects of a body that is a list of them.
-const MAX_ITEMS: usize = 1_000;
-/// Faults of a list's items that are told in one answer, but for the further ones of the last item.
-const MAX_FAULTS: usize = 20;
 /// Levels of such a value: well below what JSON readers bear, so that a record that holds it can
 /// always be read back.
 const MAX_DEPTH: usize = 16;
-
-/// Reads a body whole.
-///
-/// # Errors
-/// When it is too large, too slow, or breaks off.
-pub async fn read(body: Body) -> Result<Bytes, Failure> {
-    let read = axum::body::to_bytes(body, MAX_BODY);
-    match tokio::time::timeout(BODY_TIMEOUT, read).await {
-        Err(_) => Err(Failure::TooSlow),
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_too_large(&error) => Err(Failure::TooLarge),
-        Ok(Err(_)) => Err(Failure::invalid("the body broke off")),
-    }
-}
-
-fn is_too_large(error: &axum::Error) -> bool {
-    use std::error::Error as _;
-    error.to_string().contains("length limit")
-        || error
-            .source()
-            .is_some_and(|s| s.to_string().contains("length limit"))
-}
-
-/// A body that is no JSON, or another kind of it than `allowed`.
-pub fn not_json(allowed: &'static str, error: &serde_json::Error) -> Failure {
-    let why = error.to_string();
-    Fault::new("", Problem::NotJson { allowed, why }).into()
-}
-
-/// Reads a body that is a list of 1 to 1000 objects, each by `read`.
-///
-/// # Errors
-/// When it is none, or with the faults of its items, each of which names its item: `[2].amount`.
-pub fn items<T>(body: &[u8], read: impl Fn(&mut Fields) -> T) -> Result<Vec<T>, Failure> {
-    let allowed = "a JSON array of 1 to 1000 objects";
-    let Listed(list) = serde_json::from_slice(body).map_err(|e| not_json(allowed, &e))?;
-    let mut items = Vec::with_capacity(list.len());
-    let mut faults = Vec::new();
-    for (place, raw) in list.iter().enumerate() {
-        let item = Fields::parse(raw.get().as_bytes()).and_then(|mut fields| {
-            let item = read(&mut fields);
-            fields.finish().map(|()| item)
-        });
-        match item {
-            Ok(item) => items.push(item),
-            Err(Failure::Invalid(found)) => {
-                let name = format!("[{place}]");
-                faults.extend(found.into_iter().map(|fault| fault.within(&name)));
-            }
-            Err(other) => return Err(other),
-        }
-        if faults.len() >= MAX_FAULTS {
-            break;
-        }
-    }
-    if faults.is_empty() {
-        return Ok(items);
-    }
-    Err(Failure::Invalid(faults))
-}
 
 /// What a body says of a field.
 #[derive(Clone, Debug, PartialEq)]
@@ -301,69 +231,10 @@ fn unknown(name: &str, known: &[&'static str]) -> Fault {
 }
 
 /// A value as a message shows it.
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     match text.char_indices().nth(60) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text.to_owned(),
-    }
-}
-
-/// An object none of whose names stands twice: which of the two was meant cannot be known.
-struct Unique(BTreeMap<String, Box<RawValue>>);
-
-impl<'de> Deserialize<'de> for Unique {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Names;
-        impl<'de> Visitor<'de> for Names {
-            type Value = Unique;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique, A::Error> {
-                let mut values = BTreeMap::new();
-                while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
-                    let shown = cut(&name);
-                    if values.insert(name, value).is_some() {
-                        return Err(A::Error::custom(format!("{shown} stands twice")));
-                    }
-                }
-                Ok(Unique(values))
-            }
-        }
-        deserializer.deserialize_map(Names)
-    }
-}
-
-/// 1 to [`MAX_ITEMS`] values; a longer list is not read to its end.
-struct Listed(Vec<Box<RawValue>>);
-
-impl<'de> Deserialize<'de> for Listed {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Items;
-        impl<'de> Visitor<'de> for Items {
-            type Value = Listed;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Listed, A::Error> {
-                let mut items = Vec::new();
-                while let Some(item) = list.next_element()? {
-                    if items.len() == MAX_ITEMS {
-                        return Err(A::Error::custom("there are more"));
-                    }
-                    items.push(item);
-                }
-                if items.is_empty() {
-                    return Err(A::Error::custom("it is empty"));
-                }
-                Ok(Listed(items))
-            }
-        }
-        deserializer.deserialize_seq(Items)
     }
 }
 
@@ -478,40 +349,5 @@ mod tests {
         assert_eq!(fields.usd("c"), Given::Null);
         assert_eq!(fields.usd("d"), Given::Absent);
         fields.finish().unwrap();
-    }
-
-    fn items_said(body: &str) -> String {
-        match items(body.as_bytes(), |f| f.int("n", 1..=9)) {
-            Ok(_) => String::new(),
-            Err(Failure::Invalid(faults)) => Fault::say_all(&faults, Language::English),
-            Err(other) => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn faults_of_a_list_name_the_item() {
-        assert_eq!(items_said(r#"[{"n":1},{}]"#), "");
-        let said = items_said(r#"[{"n":1},{"n":0},{"m":1},7]"#);
-        for part in [
-            "[1].n: found 0, expected a whole number from 1 to 9; ",
-            "[2].m: unknown field, allowed are n; ",
-            "[3]: must be a JSON object: invalid type",
-        ] {
-            assert!(said.contains(part), "{part} in {said}");
-        }
-    }
-
-    #[test]
-    fn a_list_has_an_end_and_so_have_its_faults() {
-        let list = |item: &str, count: usize| format!("[{}]", vec![item; count].join(","));
-        assert_eq!(items_said(&list(r#"{"n":1}"#, 1_000)), "");
-        assert!(items_said(&list(r#"{"n":1}"#, 1_001)).contains("there are more"));
-        for none in ["[]", "{}", "", "[{}"] {
-            let said = items_said(none);
-            let allowed = "the body must be a JSON array of 1 to 1000 objects: ";
-            assert!(said.starts_with(allowed), "{none}: {said}");
-        }
-        let said = items_said(&list("1", 1_000));
-        assert_eq!(said.matches("must be").count(), MAX_FAULTS);
     }
 }

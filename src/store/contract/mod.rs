@@ -248,7 +248,7 @@ impl Harness {
 
     async fn assert_sound(&self) {
         let found = self.store.invariants().await.unwrap();
-        let ids: Vec<&str> = found.checks.iter().map(|check| check.id).collect();
+        let ids: Vec<&str> = found.checks.iter().map(|check| &*check.id).collect();
         assert_eq!(ids, ["I1", "I2", "I3", "I4", "I5"]);
         for check in found.checks {
             assert!(check.holds && check.violations == 0, "{check:?}");

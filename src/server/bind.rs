@@ -68,13 +68,16 @@ pub fn bind(what: &str, asked: SocketAddr, inherited: Option<OwnedFd>) -> io::Re
     })
 }
 
-/// When a service ends, and who is told that it has begun.
+/// When services accept connections.
 #[derive(Clone, Debug)]
 pub struct Term {
-    /// True once another process accepts in place of this one.
+    /// Is told when a service is ready to.
+    pub ready: Sender<()>,
+    /// True from the moment that no other process does. Should this process end before, no client has
+    /// come to it.
+    pub begin: watch::Receiver<bool>,
+    /// Who does in this process's stead.
     pub taken: watch::Receiver<Option<Successor>>,
-    /// Is told when the sockets are with the service.
-    pub started: Sender<()>,
 }
 
 /// A service together with sockets bound for it; its endpoints must be those of the sockets.
@@ -125,13 +128,11 @@ impl<S: Service> Service for WithSockets<S> {
         }
         let mut shutdown = self.until.take().unwrap_or(shutdown);
         let mut term = self.term.take();
-        if let Some(term) = &term
-            && term.started.send(()).is_err()
-        {
-            log::debug!(
-                "{} begins in a process that is the first",
-                self.service.name()
-            );
+        if let Some(term) = &mut term {
+            if term.ready.send(()).is_err() {
+                log::debug!("{} begins in a process that is the first", self.name());
+            }
+            when(&mut term.begin, |begin| *begin).await;
         }
         let taken = async {
             match &mut term {

@@ -39,6 +39,8 @@ use crate::telemetry::log as logging;
 use crate::telemetry::metrics::Metrics;
 use crate::time::UnixMs;
 
+use tokio::sync::watch;
+
 use bind::{Bound, Term, WithSockets, bind};
 use books::Books;
 use checks::Checks;
@@ -308,15 +310,18 @@ impl Prepared {
         } = self;
         signals.listen()?;
         announce(&edge, &tls, &admin, out)?;
-        let (started, have_started) = mpsc::channel();
+        let (ready, are_ready) = mpsc::channel();
+        let (begin, begins) = watch::channel(taker.is_none());
         let term = Term {
+            ready,
+            begin: begins,
             taken: giver.taken(),
-            started,
         };
         let succession = Succession {
             giver,
             taker,
-            have_started,
+            are_ready,
+            begin,
             store: Arc::clone(&parts.desk.store),
             active: closing.active(),
             manager: signals.manager(),

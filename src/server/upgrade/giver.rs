@@ -44,8 +44,10 @@ pub struct Giver {
 enum Failure {
     /// The other end was told.
     Refused(String),
-    /// The other end has gone, or never came so far.
+    /// The other end has gone, or is about to.
     Gone(String),
+    /// It lives and does nothing.
+    Stuck(String),
 }
 
 impl Giver {
@@ -152,7 +154,7 @@ impl Giver {
                 drop(frame::send(&mut connection, &Said::Refused(why.clone())).await);
                 why
             }
-            Failure::Gone(why) => why,
+            Failure::Gone(why) | Failure::Stuck(why) => why,
         };
         log::warn!(
             "process {} did not take over, this one serves on: {why}",
@@ -194,15 +196,15 @@ impl Giver {
         };
         match self.hand_over(connection).await {
             Ok(()) => Ok(lent),
-            Err(failure) => Err(self.take_back(lent, successor, failure)),
+            Err(failure) => Err(Self::take_back(lent, successor, failure)),
         }
     }
 
     /// From here on steps wait until this ends.
     async fn hand_over(&self, connection: &mut UnixStream) -> Result<(), Failure> {
         say(connection, &Said::Yours).await?;
-        hear(connection, "served", |asked| {
-            matches!(asked, Asked::Serving)
+        hear(connection, "was ready", |asked| {
+            matches!(asked, Asked::Ready)
         })
         .await?;
         say(connection, &Said::Go).await?;
@@ -212,18 +214,19 @@ impl Giver {
         .await
     }
 
-    fn take_back(&self, lent: Lent, successor: &Successor, failure: Failure) -> Failure {
-        // Whatever it is doing, it must not do it with our books.
-        if let Some(pid) = Pid::from_raw(successor.pid)
-            && let Err(fault) = kill_process(pid, Signal::KILL)
+    /// Answers why nothing was given, to be told.
+    fn take_back(lent: Lent, successor: &Successor, failure: Failure) -> Failure {
+        if let Failure::Stuck(_) = failure
+            && let Some(pid) = Pid::from_raw(successor.pid)
         {
-            log::debug!("process {} has ended by itself: {fault}", successor.pid);
+            // Whatever it waits for, it must not go on with our books.
+            let killed = kill_process(pid, Signal::KILL);
+            log::warn!("process {} was killed: {killed:?}", successor.pid);
         }
-        let (Failure::Refused(why) | Failure::Gone(why)) = failure;
         if let Err(fault) = lent.take_back() {
             log::error!("the books cannot be opened again, nothing is admitted any more: {fault}");
         }
-        Failure::Gone(why)
+        failure
     }
 }
 
@@ -247,7 +250,7 @@ async fn hear(
         Ok(Err(_)) => Err(Failure::Gone(format!("it ended before it {done}"))),
         Err(_) => {
             let seconds = PATIENCE.as_secs();
-            Err(Failure::Gone(format!("for {seconds} s it has not {done}")))
+            Err(Failure::Stuck(format!("for {seconds} s it has not {done}")))
         }
     }
 }

@@ -12,14 +12,16 @@
 //!   builds everything but the store
 //!   Books ────────────────────────────────▶ closes the file; steps of its exchanges wait
 //!        ◀──────────────────────── Yours ───
-//!   opens the file, begins to accept
-//!   Serving ──────────────────────────────▶
+//!   opens the file
+//!   Ready ────────────────────────────────▶
 //!        ◀─────────────────────────── Go ───
 //!   Thanks ───────────────────────────────▶ accepts no more; its steps go on, over this connection
+//!   accepts
 //! ```
 //!
 //! Whatever ends the new process before `Thanks`, the old one opens the file again and serves on: it
-//! has stopped nothing yet. Connections wait in the sockets' queues, which both processes share.
+//! has stopped nothing yet, and no client has come to the new one. Connections wait in the sockets'
+//! queues, which both processes share.
 
 mod giver;
 mod socket;
@@ -58,7 +60,8 @@ pub enum Asked {
     },
     /// Now the books.
     Books,
-    Serving,
+    /// I could accept connections this instant.
+    Ready,
     Thanks,
     /// I cannot take over, and end.
     Failed(String),

@@ -7,6 +7,7 @@ use std::sync::mpsc::Receiver;
 
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 use super::{Giver, Taker};
 use crate::proxy::Active;
@@ -22,8 +23,10 @@ pub struct Succession {
     pub giver: Arc<Giver>,
     /// `None`: this process is the first.
     pub taker: Option<Taker>,
-    /// Hears of each service that has its sockets.
-    pub have_started: Receiver<()>,
+    /// Hears of each service that could accept connections.
+    pub are_ready: Receiver<()>,
+    /// Lets them.
+    pub begin: watch::Sender<bool>,
     pub store: Arc<dyn Store>,
     /// The process before counts among the requests that this one waits for at its end.
     pub active: Active,
@@ -59,9 +62,10 @@ impl Succession {
             None => (runtime()?, None),
             Some(taker) => {
                 // It ends early where a service has died: nothing is to be waited for then.
-                let started = self.have_started.iter().take(SERVICES).count();
-                log::debug!("{started} services have their sockets");
+                let ready = self.are_ready.iter().take(SERVICES).count();
+                log::debug!("{ready} services are ready");
                 let (runtime, before) = taker.take_the_word()?;
+                self.begin.send_replace(true);
                 log::info!("took over from the process before");
                 (runtime, before)
             }

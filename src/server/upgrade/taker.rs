@@ -97,7 +97,7 @@ impl Taker {
         drop(self.runtime.block_on(told));
     }
 
-    /// Says that this process serves, and takes the word. What is returned is the runtime to go on
+    /// Says that this process can serve, and takes the word: it must begin at once then. What is returned is the runtime to go on
     /// with, and the connection over which the old process's steps come; `None` where that process
     /// has died meanwhile.
     ///
@@ -106,7 +106,7 @@ impl Taker {
     pub fn take_the_word(mut self) -> io::Result<(Runtime, Option<UnixStream>)> {
         let connection = &mut self.connection;
         let done = self.runtime.block_on(async {
-            frame::send(connection, &Asked::Serving).await?;
+            frame::send(connection, &Asked::Ready).await?;
             match hear(connection).await? {
                 Said::Go => frame::send(connection, &Asked::Thanks).await,
                 _ => Err(out_of_turn()),

@@ -1,10 +1,13 @@
 //! What a running process takes from a configuration that is read again.
 
-use super::Config;
+use std::collections::BTreeSet;
+
+use super::{Config, EdgeConfig, TlsListener};
 
 impl Config {
-    /// This configuration with the pools, prices, tiers, alerts and log level of `new`. What else
-    /// differs takes a restart: a lease that runs, a socket that is bound cannot change under way.
+    /// This configuration with the pools, prices, tiers, alerts, certificates and log level of `new`.
+    /// What else differs takes a restart: a lease that runs, a socket that is bound cannot change under
+    /// way. A TLS listener that `new` does not name goes on as it is.
     pub fn reloaded(&self, new: Config) -> Config {
         for (section, differs) in self.needing_restart(&new) {
             if differs {
@@ -13,7 +16,16 @@ impl Config {
         }
         let mut log = self.log.clone();
         log.level = new.log.level;
+        let tls = self.edge.tls.iter().map(|old| {
+            let new = new.edge.tls.iter().find(|new| new.listen == old.listen);
+            new.unwrap_or(old).clone()
+        });
+        let edge = EdgeConfig {
+            tls: tls.collect(),
+            ..self.edge.clone()
+        };
         Config {
+            edge,
             tiers: new.tiers,
             pools: new.pools,
             prices: new.prices,
@@ -26,18 +38,34 @@ impl Config {
 
     /// Each section that a reload leaves alone, and whether `new` says otherwise. Compared as shown:
     /// secrets show no difference, and need none to be told.
-    fn needing_restart(&self, new: &Config) -> [(&'static str, bool); 6] {
+    fn needing_restart(&self, new: &Config) -> [(&'static str, bool); 7] {
         let differ =
             |a: &dyn std::fmt::Debug, b: &dyn std::fmt::Debug| format!("{a:?}") != format!("{b:?}");
         [
             ("server", differ(&self.server, &new.server)),
-            ("edge", differ(&self.edge, &new.edge)),
+            (
+                "edge",
+                differ(&without_tls(&self.edge), &without_tls(&new.edge)),
+            ),
+            ("edge.tls[].listen", addresses(self) != addresses(new)),
             ("admin", differ(&self.admin, &new.admin)),
             ("store", differ(&self.store, &new.store)),
             ("quota", differ(&self.quota, &new.quota)),
             ("log.access", differ(&self.log.access, &new.log.access)),
         ]
     }
+}
+
+fn without_tls(edge: &EdgeConfig) -> EdgeConfig {
+    EdgeConfig {
+        tls: Vec::new(),
+        ..edge.clone()
+    }
+}
+
+fn addresses(config: &Config) -> BTreeSet<std::net::SocketAddr> {
+    let listen = |listener: &TlsListener| listener.listen;
+    config.edge.tls.iter().map(listen).collect()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
+use super::tls::sound_client;
 use crate::exchange::{CallerFacts, Refusal};
 use crate::keys::KeyHash;
 use crate::language::Language;
@@ -72,7 +73,8 @@ impl Facts {
                 .is_some_and(|v| v.eq_ignore_ascii_case("100-continue")),
             socket,
         };
-        let sound = sound_head(head)
+        let sound = sound_client(session)
+            .and_then(|()| sound_head(head))
             .and_then(|()| caller_key(head))
             .map(|hash| facts.caller.hash = hash);
         (facts, sound)

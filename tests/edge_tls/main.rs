@@ -1,7 +1,9 @@
 //! TLS at the edge: what a configuration says of it, whom it shows which certificate, and that HTTP/1.1
 //! and HTTP/2 over it are metered as without.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+mod client;
 mod configuration;
+mod handshakes;
 #[path = "../support/mod.rs"]
 mod support;

@@ -38,21 +38,30 @@ impl Certificates {
     /// The same by one of the authorities, valid for so many days from now; it is over where they are
     /// negative.
     pub fn issue_by(&self, authority: &str, name: &str, names: &str, days: i32) {
+        let extensions = match names {
+            "" => String::from("basicConstraints=CA:FALSE\n"),
+            names => format!("subjectAltName={names}\n"),
+        };
+        self.sign(authority, name, &extensions, days);
+    }
+
+    /// Makes an authority that `ca` vouches for.
+    pub fn intermediate(&self, name: &str) {
+        self.sign("ca", name, "basicConstraints=critical,CA:TRUE\n", 2);
+    }
+
+    fn sign(&self, authority: &str, name: &str, extensions: &str, days: i32) {
         let at = self.folder.path();
         openssl(
             at,
             &format!("req {KEY} -subj /CN={name} -keyout {name}.key -out {name}.csr"),
         );
-        let extensions = match names {
-            "" => String::from("basicConstraints=CA:FALSE\n"),
-            names => format!("subjectAltName={names}\n"),
-        };
-        std::fs::write(at.join("names"), extensions).unwrap();
+        std::fs::write(at.join("extensions"), extensions).unwrap();
         openssl(
             at,
             &format!(
                 "x509 -req -in {name}.csr -CA {authority}.pem -CAkey {authority}.key -CAcreateserial \
-                 -days {days} -extfile names -out {name}.pem"
+                 -days {days} -extfile extensions -out {name}.pem"
             ),
         );
     }

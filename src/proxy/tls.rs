@@ -2,9 +2,10 @@
 //! are asked of the live configuration at every handshake, so that a reload changes them together with
 //! all else, and connections that are there go on.
 //!
-//! A session that is resumed shows no certificates (RFC 8446 section 2.2): whoever was let in once would
-//! stay in after the authority was taken away. So a client is looked at again when its handshake is
-//! over, and the requests of one that would not be let in now are refused.
+//! A session that is resumed shows no certificates (RFC 8446 section 2.2), and Pingora gives no hold on
+//! the sessions: whoever was let in once would stay in after the authority was taken away. So a client
+//! is looked at again when its handshake is over, and the requests of one that would not be let in now
+//! are refused. It keeps its session for as long as it keeps its old certificate.
 
 use std::any::Any;
 use std::fmt;
@@ -163,7 +164,6 @@ impl ClientCertVerifier for Handshakes {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        // A reload took the authorities away after the client was asked.
         let clients = self.clients().ok_or(Error::NoCertificatesPresented)?;
         let verifier = &clients.verifier;
         verifier.verify_client_cert(end_entity, intermediates, now)

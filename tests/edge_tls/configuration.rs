@@ -118,18 +118,27 @@ fn a_reload_takes_certificates_and_leaves_listeners() {
     certificates.issue("b", "DNS:b.example");
     let at = certificates.folder();
     let read = |listeners: &[&str]| load(&entries(listeners), at).unwrap().0;
-    let old = read(&[
-        SERVER,
-        "listen: '0.0.0.0:9443', cert: server.pem, key: server.key",
-    ]);
+    let other =
+        |fields: &str| format!("listen: '0.0.0.0:9443', cert: server.pem, key: server.key{fields}");
+    let old = read(&[SERVER, &other(", client_ca: ca.pem")]);
     let new = read(&[
         "listen: '0.0.0.0:7443', cert: server.pem, key: server.key",
+        &other(", client_ca: other.pem, client_auth: optional"),
         "listen: '0.0.0.0:8443', cert: b.pem, key: b.key, client_ca: ca.pem",
     ]);
     let now = old.reloaded(new).edge.tls;
     let ports: Vec<u16> = now.iter().map(|listener| listener.listen.port()).collect();
     assert_eq!(ports, [8443, 9443]);
     assert_eq!(now[0].certificates[0].hosts, ["b.example"]);
-    assert!(now[0].clients.is_some());
-    assert_eq!(now[1].certificates[0].hosts, ["a.example"]);
+    assert!(
+        now[0].clients.is_none(),
+        "sessions begun without one would go on"
+    );
+    let clients = format!("{:?}", now[1].clients);
+    assert!(
+        clients.contains("other.pem") && clients.contains("required: false"),
+        "{clients}"
+    );
+    let gone = old.reloaded(read(&[SERVER])).edge.tls;
+    assert!(gone[1].clients.is_some());
 }

@@ -5,5 +5,7 @@
 mod client;
 mod configuration;
 mod handshakes;
+mod reload;
+mod streams;
 #[path = "../support/mod.rs"]
 mod support;

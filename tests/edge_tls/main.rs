@@ -2,6 +2,7 @@
 //! and HTTP/2 over it are metered as without.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
+mod addresses;
 mod client;
 mod configuration;
 mod handshakes;

@@ -10,3 +10,4 @@ mod reload;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;
+mod under_load;

@@ -14,7 +14,7 @@ use crate::support::wait::{PATIENCE, eventually, that};
 const HOST: &str = "first.example";
 
 /// Sends SIGHUP and waits until the process says what came of it.
-async fn reload(rig: &Rig, outcome: &str) {
+pub async fn reload(rig: &Rig, outcome: &str) {
     let count = |said: &String| said.matches(outcome).count();
     let before = count(&rig.process().output());
     rig.process().signal("HUP");
@@ -24,17 +24,17 @@ async fn reload(rig: &Rig, outcome: &str) {
     .await;
 }
 
-const DONE: &str = "configuration reloaded";
-const REFUSED: &str = "configuration not reloaded";
+pub const DONE: &str = "configuration reloaded";
+pub const REFUSED: &str = "configuration not reloaded";
 
 /// The certificate that a new handshake shows.
-async fn shown(certificates: &Certificates, rig: &Rig) -> Vec<u8> {
+pub async fn shown(certificates: &Certificates, rig: &Rig) -> Vec<u8> {
     let client = Client::new(certificates, "h2", None);
     let connection = client.connect(rig.process().tls[0], HOST).await;
     connection.unwrap().certificate
 }
 
-fn written(certificates: &Certificates, name: &str) -> Vec<u8> {
+pub fn written(certificates: &Certificates, name: &str) -> Vec<u8> {
     use tokio_rustls::rustls::pki_types::CertificateDer;
     use tokio_rustls::rustls::pki_types::pem::PemObject as _;
     let read = CertificateDer::from_pem_file(certificates.path(name));

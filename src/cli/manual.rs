@@ -38,6 +38,9 @@ Take nothing more, let running requests end within \fIserver.grace_period_second
 .TP
 \fBSIGINT\fR
 End at once; what is cut is settled first.
+.TP
+\fBSIGQUIT\fR
+Changes nothing. A new binary takes over by \fBquota\-proxy upgrade\fR.
 .SH FILES
 .TP
 \fI/etc/quota\-proxy/quota\-proxy.yaml\fR

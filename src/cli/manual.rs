@@ -28,7 +28,7 @@ pub struct CompletionOptions {
 const MORE: &str = r#".SH SIGNALS
 .TP
 \fBSIGHUP\fR
-Read the configuration again: pools, prices, tiers and log level. A bad file changes nothing.
+Read the configuration again: pools, prices, tiers, certificates and log level. A bad file changes nothing.
 .TP
 \fBSIGUSR2\fR
 Open the access log anew, after a rotation.

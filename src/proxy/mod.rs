@@ -31,6 +31,7 @@ mod peer;
 mod relay;
 mod reply;
 mod retry;
+pub mod tls;
 pub mod trip;
 
 use std::sync::Arc;

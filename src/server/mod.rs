@@ -24,7 +24,6 @@ use std::sync::{Arc, mpsc};
 
 use arc_swap::ArcSwap;
 use pingora::apps::HttpServerOptions;
-use pingora::listeners::tls::TlsSettings;
 use pingora::proxy::ProxyServiceBuilder;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
@@ -32,7 +31,7 @@ use pingora::server::{RunArgs, Server};
 use crate::admin::{self, AdminState, EdgePort};
 use crate::config::Config;
 use crate::exchange::{Desk, Live, Settler};
-use crate::proxy::Edge;
+use crate::proxy::{self, Edge};
 use crate::store::{Store, StoreError};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log as logging;
@@ -328,13 +327,13 @@ impl Prepared {
         };
         succession.begin()?;
         server.bootstrap();
-        let live = parts.desk.live.load_full();
+        let desk = parts.desk;
         let router = admin::router(parts.admin);
         let proxy = Edge::new(
-            Arc::clone(&parts.desk),
+            Arc::clone(&desk),
             parts.metrics,
             parts.access_log,
-            EdgePort::new(router.clone(), parts.desk),
+            EdgePort::new(router.clone(), Arc::clone(&desk)),
             closing.active(),
         );
         let mut service = ProxyServiceBuilder::new(&server.configuration, proxy)
@@ -344,17 +343,12 @@ impl Prepared {
         for bound in &edge {
             service.add_tcp(&bound.endpoint());
         }
-        for (bound, listener) in tls.iter().zip(&live.config.edge.tls) {
+        for (place, bound) in tls.iter().enumerate() {
             let named = |cause: Box<pingora::Error>| StartError::Tls {
-                address: listener.listen.to_string(),
+                address: bound.endpoint(),
                 cause: cause.to_string(),
             };
-            let (cert, key) = (
-                listener.cert.display().to_string(),
-                listener.key.display().to_string(),
-            );
-            let mut settings = TlsSettings::intermediate(&cert, &key).map_err(named)?;
-            settings.enable_h2();
+            let settings = proxy::tls::settings(&desk, place).map_err(named)?;
             service.add_tls_with_settings(&bound.endpoint(), None, settings);
         }
         let sockets = edge.into_iter().chain(tls).collect();

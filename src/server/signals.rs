@@ -90,7 +90,7 @@ impl Signals {
         Arc::clone(&self.manager)
     }
 
-    /// Pools, prices, tiers and log level change as one whole; a bad file changes nothing.
+    /// Pools, prices, tiers, certificates and log level change as one whole; a bad file changes nothing.
     fn reload(&self) {
         self.manager.reloading();
         let env = |name: &str| std::env::var(name).ok();

@@ -552,6 +552,32 @@ async fn strangers_and_signals_change_nothing() {
     succession.end().await.books().assert_balanced();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_service_manager_follows_the_process_that_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let hears = || {
+        let mut text = [0; 512];
+        let length = manager.recv(&mut text).unwrap();
+        String::from_utf8(text[..length].to_vec()).unwrap()
+    };
+    let serving = |pid: u32| format!("READY=1\nMAINPID={pid}\nSTATUS=serving");
+    let builder = Rig::builder().env("NOTIFY_SOCKET", &path.display().to_string());
+    let mut succession = Succession::start(builder).await;
+    assert_eq!(hears(), serving(succession.pid()));
+    for _ in 0..2 {
+        succession.upgrade().await;
+        assert_eq!(hears(), serving(succession.pid()));
+    }
+    // The ends of those before are no end of the service.
+    succession.end().await;
+    assert_eq!(hears(), "STOPPING=1\nSTATUS=draining");
+    manager.set_nonblocking(true).unwrap();
+    assert!(manager.recv(&mut [0; 512]).is_err(), "nothing more is said");
+}
+
 fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| {
         use std::os::unix::fs::MetadataExt as _;

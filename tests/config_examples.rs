@@ -141,10 +141,10 @@ fn check_says_what_is_there_and_what_comes_later() {
     let last = text.lines().last().unwrap();
     assert!(last.starts_with("ok: 6 pools, 7 peers, "), "{text}");
     assert!(last.ends_with(" prices"), "{text}");
-    let (text, ok) = check_with(&conf().join("single-port.yaml"), &env);
+    let (text, ok) = check_with(&conf().join("alerts.yaml"), &env);
     assert!(ok, "{text}");
     assert!(
-        text.contains("edge.mount_admin: notice: accepted; takes effect with a later release"),
+        text.contains("alerts: notice: accepted; takes effect with a later release"),
         "{text}"
     );
 }

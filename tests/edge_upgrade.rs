@@ -410,12 +410,21 @@ async fn a_new_binary_that_is_broken_changes_nothing() {
         said.contains("quota.admission") && said.contains("clamp"),
         "{said}"
     );
-    // One that only fails when it is used: another process has the books.
+    // One that only fails when it is used.
     let mut config = good.clone();
     config["log"] = json!({"access": "/proc/no/such/file"});
     succession.rig.write_config(&config);
     let said = succession.refused(&[]).await;
     assert!(said.contains("log.access"), "{said}");
+    // Other books are no books to settle on.
+    let mut config = good.clone();
+    config["store"]["path"] = json!("other.db");
+    succession.rig.write_config(&config);
+    let said = succession.refused(&[]).await;
+    assert!(
+        said.contains("quota.db") && said.contains("other.db"),
+        "{said}"
+    );
     succession.rig.write_config(&good);
     succession.serves(&key).await;
     let mut succession = succession;
@@ -431,16 +440,23 @@ async fn a_new_process_that_dies_at_any_moment_leaves_the_old_one_serving() {
     let mut chance = Chance::from_env();
     let crowd = Crowd::start(&succession.rig, &key, &mut chance);
     let socket = succession.socket();
+    let books = succession
+        .rig
+        .folder()
+        .join("quota.db")
+        .canonicalize()
+        .unwrap();
     for moment in ["asked", "has the books", "failed"] {
         crowd.answers(10).await;
         let socket = socket.clone();
+        let books = books.clone();
         let act = move || {
             let mut taker = Taker::ask(&socket).unwrap();
             match moment {
                 "asked" => drop(taker),
-                "has the books" => taker.take_books().unwrap(),
+                "has the books" => taker.take_books(Some(&books)).unwrap(),
                 _ => {
-                    taker.take_books().unwrap();
+                    taker.take_books(Some(&books)).unwrap();
                     taker.give_up("it has no wish to");
                 }
             }

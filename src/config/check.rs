@@ -133,9 +133,6 @@ fn admin<'a>(
     if all_read && !is_open {
         deny_public(listen, &listen_at, mount.as_ref());
     }
-    if let Some(edge) = mount {
-        edge.later("mount_admin");
-    }
     section.finish();
     admin
 }

@@ -288,6 +288,7 @@ impl Drop for Exchange {
         if let Some(last) = self.failover.peer() {
             last.health.end();
         }
+        self.failover.leave();
         if !self.closed {
             let error = Some(("INTERNAL_ERROR", "dropped before its end"));
             let (settlement, _) = self.settlement(End::Dropped, error);

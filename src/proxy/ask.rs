@@ -87,7 +87,7 @@ impl Asker {
             .http_peer(upstream, pool, address, question.patience);
         let (mut connection, _) = self.connector.get_http_session(&settings).await?;
         let mut head = RequestHeader::build("GET", question.path.as_bytes(), None)?;
-        headers::to_upstream(&mut head, upstream, pool.dialect, None)?;
+        headers::to_upstream(&mut head, upstream, pool.dialect, None, None)?;
         if pool.dialect == Dialect::Anthropic {
             head.insert_header("anthropic-version", "2023-06-01")?;
         }

@@ -6,7 +6,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 
 use super::busy::Gathered;
-use super::facts::query_without_key;
+use super::target::rewrite_target;
 use super::{Ctx, Edge, local};
 use crate::exchange::Exchange;
 use crate::metering::Dialect;
@@ -100,12 +100,14 @@ impl Edge {
     }
 }
 
-/// Makes a caller's head into the one that the peer sees.
+/// Makes a caller's head into the one that the peer sees. `socket_model` is what the peer calls the
+/// model of a WebSocket, where that is another name than the caller's.
 pub fn to_upstream(
     head: &mut RequestHeader,
     peer: &Peer,
     dialect: Dialect,
     length: Option<usize>,
+    socket_model: Option<&str>,
 ) -> Result<()> {
     let doomed: Vec<HeaderName> = head
         .headers
@@ -122,7 +124,7 @@ pub fn to_upstream(
         (_, port) => format!("{}:{port}", config.host),
     };
     head.insert_header(header::HOST, host)?;
-    rewrite_target(head, &config.base_path)?;
+    rewrite_target(head, &config.base_path, socket_model)?;
     if let Some(credential) = &config.credential {
         match dialect {
             Dialect::OpenAi => head.insert_header(
@@ -143,31 +145,6 @@ pub fn to_upstream(
         }
     }
     Ok(())
-}
-
-/// Puts the peer's base path before the path and takes the caller's key out of the query. A base that
-/// ends in the version which the path begins with is not doubled (`…/v1` and `/v1/models`).
-fn rewrite_target(head: &mut RequestHeader, base_path: &str) -> Result<()> {
-    let path = head.uri.path();
-    let query = head.uri.query();
-    let has_key = query.is_some_and(|q| q.split('&').any(|pair| pair.starts_with("key=")));
-    if base_path.is_empty() && !has_key {
-        return Ok(());
-    }
-    let version = path.split('/').nth(1).unwrap_or_default();
-    let doubled = !version.is_empty() && base_path.rsplit('/').next() == Some(version);
-    let path = if doubled {
-        &path[version.len() + 1..]
-    } else {
-        path
-    };
-    let mut target = format!("{base_path}{path}");
-    let query = query.map(query_without_key).unwrap_or_default();
-    if !query.is_empty() {
-        target.push('?');
-        target.push_str(&query);
-    }
-    head.set_raw_path(target.as_bytes())
 }
 
 /// Takes out what speaks of the operator's account, and any header that carries our credential: an
@@ -391,24 +368,5 @@ mod tests {
         assert_eq!(span(1_000), "1s");
         assert_eq!(span(1_500), "1.500s");
         assert_eq!(span(360_000), "6m0s");
-    }
-
-    #[test]
-    fn the_base_path_goes_before_and_the_key_goes_out() {
-        let target = |base: &str, path: &str| {
-            let mut head = RequestHeader::build("POST", path.as_bytes(), None).unwrap();
-            rewrite_target(&mut head, base).unwrap();
-            String::from_utf8(head.raw_path().to_vec()).unwrap()
-        };
-        assert_eq!(
-            target("/openai", "/v1/chat?a=1&key=secret"),
-            "/openai/v1/chat?a=1"
-        );
-        assert_eq!(target("/api/v1", "/v1/chat"), "/api/v1/chat");
-        assert_eq!(
-            target("", "/v1beta/models/x:y?key=secret"),
-            "/v1beta/models/x:y"
-        );
-        assert_eq!(target("", "/v1/models"), "/v1/models");
     }
 }

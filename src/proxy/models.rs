@@ -160,7 +160,12 @@ impl ModelLists {
     }
 
     async fn ask(&self, pool: &Pool) -> Option<BTreeSet<String>> {
-        let upstream = pool.next_peer(|_| false, NEED, UnixMs::now(), Fitness::Resting)?;
+        let found = pool.next_peer(|_| false, NEED, UnixMs::now(), Fitness::Resting)?;
+        let (upstream, probe) = found;
+        // A list of models gives no verdict: the probe is an exchange's.
+        if let Some(probe) = probe {
+            upstream.health.end_probe(probe);
+        }
         let question = Question {
             path: "/v1/models",
             patience: PATIENCE,

@@ -119,7 +119,8 @@ impl Edge {
                 return Err(error);
             }
         };
-        let longest = self.desk.live.load().config.edge.request_timeout;
+        let left = ctx.deadline.saturating_duration_since(Instant::now());
+        let longest = left.max(Duration::from_millis(1));
         let mut http = self.trust.http_peer(&peer, &pool.config, address, longest);
         if ctx
             .facts
@@ -157,7 +158,8 @@ impl Trust {
         made
     }
 
-    /// The connection's settings. Certificates are verified, against the host's name or `sni`.
+    /// The connection's settings; no wait is longer than `longest`. Certificates are verified, against
+    /// the host's name or `sni`.
     pub fn http_peer(
         &self,
         peer: &Peer,
@@ -183,8 +185,9 @@ impl Trust {
         };
         http.options.max_h2_streams = MAX_STREAMS;
         let timeouts = &pool.timeouts;
-        http.options.connection_timeout = Some(timeouts.connect);
-        http.options.total_connection_timeout = Some(timeouts.connect.saturating_mul(2));
+        http.options.connection_timeout = Some(timeouts.connect.min(longest));
+        http.options.total_connection_timeout =
+            Some(timeouts.connect.saturating_mul(2).min(longest));
         // Pingora knows one read time-out for head and body: the longer of the two. Where they differ, a
         // relay keeps both.
         http.options.read_timeout = Some(timeouts.first_byte.max(timeouts.idle).min(longest));

@@ -7,7 +7,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use super::body::Body;
-use super::{Ctx, Edge, cut};
+use super::{Ctx, Edge, body, cut, late};
 use crate::config::RetryOn;
 use crate::exchange::{End, Exchange, Refusal};
 use crate::telemetry::event::{AttemptEnded, PeerHealth};
@@ -20,10 +20,12 @@ impl Edge {
     pub(super) fn after_failure(
         &self,
         session: &mut Session,
-        mut e: Box<Error>,
+        e: Box<Error>,
         ctx: &mut Ctx,
         connection_was_pooled: bool,
     ) -> Box<Error> {
+        let mut e = late::attributed(session, e, ctx);
+        let in_time = !ctx.is_overdue();
         let Some(exchange) = ctx.exchange.as_mut() else {
             e.set_retry(false);
             return e;
@@ -47,16 +49,18 @@ impl Edge {
         self.book_failure(exchange);
         self.attempt_failed(exchange, &e);
         let turned_away = turned_us_away(&e);
-        e.set_retry(exchange.may_try_another() && (turned_away || wants_another(exchange, kind)));
+        let another = turned_away || wants_another(exchange, kind);
+        e.set_retry(in_time && exchange.may_try_another() && another);
         e
     }
 
     /// No connection to the peer: another one may be tried, whatever was read of the body by now.
     pub(super) fn connect_failed(&self, ctx: &mut Ctx, e: &mut Error) {
+        let in_time = !ctx.is_overdue();
         let again = ctx.exchange.as_mut().is_some_and(|exchange| {
             self.book_failure(exchange);
             self.attempt_failed(exchange, e);
-            wants_another(exchange, Some(RetryOn::Connect))
+            in_time && wants_another(exchange, Some(RetryOn::Connect))
         });
         e.set_retry(again);
     }
@@ -168,6 +172,11 @@ pub fn is_status(error: &Error) -> bool {
     matches!(error.etype(), ErrorType::HTTPStatus(_))
 }
 
+/// Whether a client was too slow with its body.
+pub fn is_of_slow_client(error: &Error) -> bool {
+    *error.esource() == ErrorSource::Downstream && *error.etype() == ErrorType::ReadTimedout
+}
+
 /// A connection that its peer had closed shows it within a round trip; who closes later may have
 /// worked on the request, and may bill it.
 const STALE_SHOWS: Duration = Duration::from_secs(1);
@@ -197,15 +206,6 @@ pub fn can_replay(session: &Session, body: &Body) -> bool {
     matches!(body, Body::Held(_)) || !session.as_ref().retry_buffer_truncated()
 }
 
-/// The answer goes on beyond `edge.request_timeout`.
-pub fn too_long() -> Box<Error> {
-    Error::explain(
-        ErrorType::ReadTimedout,
-        "the answer takes longer than edge.request_timeout",
-    )
-    .into_up()
-}
-
 /// What the client is told of a failure that is final. `None` where the client itself is gone.
 pub fn refusal(error: &Error, max_upload: usize) -> Option<Refusal> {
     if *error.esource() == ErrorSource::Downstream {
@@ -213,8 +213,10 @@ pub fn refusal(error: &Error, max_upload: usize) -> Option<Refusal> {
             ErrorType::HTTPStatus(413) => Some(Refusal::BodyTooLarge { limit: max_upload }),
             ErrorType::ReadError
             | ErrorType::WriteError
+            | ErrorType::WriteTimedout
             | ErrorType::ConnectionClosed
             | ErrorType::H2Error => None,
+            ErrorType::ReadTimedout => Some(body::too_slow()),
             _ => Some(Refusal::bad("the request could not be read")),
         };
     }

@@ -1,5 +1,6 @@
 //! The configured store, opened; and what of it only one process may have, on its way to another.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::io::AsyncReadExt as _;
@@ -60,6 +61,14 @@ impl Engine {
         }
     }
 
+    /// The file that the books are in, whole path; `None` where they are in Redis.
+    pub fn file(&self) -> Option<PathBuf> {
+        match self {
+            Engine::Embedded(store) => Some(whole(store.path())),
+            Engine::Redis(_) => None,
+        }
+    }
+
     /// Closes what only one process may have, for another. `None` where another has it already.
     ///
     /// # Errors
@@ -73,6 +82,20 @@ impl Engine {
             }
         }
     }
+}
+
+/// The file that the books of this configuration are in; `None` where they are in Redis.
+pub fn file_of(config: &StoreConfig) -> Option<PathBuf> {
+    match config {
+        StoreConfig::Embedded { path, .. } => Some(whole(path)),
+        StoreConfig::Redis(_) => None,
+    }
+}
+
+/// The same for two names of one file, as far as it is there.
+fn whole(path: &Path) -> PathBuf {
+    let canonical = path.canonicalize();
+    canonical.unwrap_or_else(|_| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
 }
 
 impl Lent {

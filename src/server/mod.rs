@@ -69,8 +69,7 @@ pub enum StartError {
     #[error("metrics: {0}")]
     Metrics(String),
     #[error(
-        "no process at {path} to take over from: {cause}; `quota-proxy upgrade` starts this one as it \
-         should be, and without --upgrade it starts by itself"
+        "cannot take over from the process at {path}: {cause}; where none runs, start without --upgrade"
     )]
     TakeOver { path: PathBuf, cause: io::Error },
     #[error("{0}")]
@@ -158,7 +157,8 @@ fn build(
     if let Some(taker) = &mut taker {
         let path = config.server.upgrade_sock.clone();
         let refused = |cause| StartError::TakeOver { path, cause };
-        taker.take_books().map_err(refused)?;
+        let file = engine::file_of(&config.store);
+        taker.take_books(file.as_deref()).map_err(refused)?;
     }
     let engine = Engine::open(&config, taker.is_some())?;
     let store = engine.store();

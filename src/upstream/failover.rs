@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::health::Fitness;
+use super::health::{Fitness, Probe};
 use super::pool::{Peer, Route};
 use crate::time::UnixMs;
 
@@ -13,6 +13,8 @@ pub struct Failover {
     routes: Vec<Leg>,
     at: usize,
     tried: Vec<Arc<Peer>>,
+    /// Of the peer tried last.
+    probe: Option<Probe>,
 }
 
 #[derive(Debug)]
@@ -37,6 +39,7 @@ impl Failover {
             routes: legs.collect(),
             at: 0,
             tried: Vec::new(),
+            probe: None,
         }
     }
 
@@ -74,24 +77,31 @@ impl Failover {
     /// Goes on to the next peer: a good one of the first pool that has one and has attempts left, else
     /// one that rests. `None` when all is tried.
     pub fn next(&mut self, need: Need, now: UnixMs) -> Option<Arc<Peer>> {
-        let (at, peer) = Fitness::GROUPS.into_iter().find_map(|worst| {
+        let (at, (peer, probe)) = Fitness::GROUPS.into_iter().find_map(|worst| {
             let mut open = self
                 .routes
                 .iter()
                 .enumerate()
                 .filter(|(_, leg)| leg.may_try());
             open.find_map(|(at, leg)| {
-                let peer =
-                    leg.route
-                        .pool
-                        .next_peer(|peer| self.was_tried(peer), need, now, worst)?;
-                Some((at, peer))
+                let tried = |peer: &Arc<Peer>| self.was_tried(peer);
+                let found = leg.route.pool.next_peer(tried, need, now, worst)?;
+                Some((at, found))
             })
         })?;
+        self.leave();
+        self.probe = probe;
         self.at = at;
         self.routes[at].attempts += 1;
         self.tried.push(Arc::clone(&peer));
         Some(peer)
+    }
+
+    /// The peer tried last is left: a probe that it gave no verdict on is another's.
+    pub fn leave(&mut self) {
+        if let (Some(peer), Some(probe)) = (self.tried.last(), self.probe.take()) {
+            peer.health.end_probe(probe);
+        }
     }
 
     /// Whether another peer could still be tried.

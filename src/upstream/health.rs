@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use super::room::{Room, RoomLeft};
 use crate::time::UnixMs;
 
-/// A probe that has no verdict after this time is forgotten: its client may have left.
+/// A probe that has no verdict after this time is forgotten, should nobody have given it back.
 const PROBE_MS: i64 = 30_000;
 
 /// Whether a peer should be asked next.
@@ -34,6 +34,10 @@ impl Fitness {
     /// before. A doubtful peer must be asked like a fit one, or it would never show that it is well.
     pub const GROUPS: [Fitness; 3] = [Fitness::Doubtful, Fitness::Tight, Fitness::Resting];
 }
+
+/// The right of one exchange to show whether a doubtful peer is well again: until when it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe(i64);
 
 /// Counters of one peer.
 #[derive(Debug, Default)]
@@ -121,17 +125,27 @@ impl Health {
         }
     }
 
-    /// Claims the probe of a doubtful peer; false where another exchange has it, or none is due.
-    pub fn begin_probe(&self, now: UnixMs) -> bool {
+    /// Claims the probe of a doubtful peer; `None` where another exchange has it, or none is due.
+    pub fn begin_probe(&self, now: UnixMs) -> Option<Probe> {
         let last = self.probe_until_ms.load(Ordering::Relaxed);
         if last > now.0 || !self.tripped.load(Ordering::Relaxed) {
-            return false;
+            return None;
         }
         let next = now.plus_ms(PROBE_MS).0;
         let swap =
             self.probe_until_ms
                 .compare_exchange(last, next, Ordering::Relaxed, Ordering::Relaxed);
-        swap.is_ok()
+        swap.is_ok().then_some(Probe(next))
+    }
+
+    /// Its exchange is over: without a verdict, the next one may try. After a verdict it changes nothing.
+    pub fn end_probe(&self, probe: Probe) {
+        let order = Ordering::Relaxed;
+        let given_back = self
+            .probe_until_ms
+            .compare_exchange(probe.0, 0, order, order);
+        // Else it had its verdict, or was forgotten and taken by another.
+        given_back.ok();
     }
 
     pub fn is_down(&self) -> bool {
@@ -180,8 +194,8 @@ mod tests {
         health.failed(UnixMs(0), 2, 1_000);
         assert_eq!(fitness(&health, 999), Fitness::Resting);
         assert_eq!(fitness(&health, 1_000), Fitness::Doubtful);
-        assert!(health.begin_probe(UnixMs(1_000)));
-        assert!(!health.begin_probe(UnixMs(1_000)));
+        assert!(health.begin_probe(UnixMs(1_000)).is_some());
+        assert!(health.begin_probe(UnixMs(1_000)).is_none());
         assert_eq!(fitness(&health, 1_001), Fitness::Resting);
         health.succeeded();
         assert_eq!(fitness(&health, 1_002), Fitness::Fit);
@@ -191,17 +205,32 @@ mod tests {
     fn a_failed_probe_rests_again_at_once() {
         let health = Health::default();
         health.failed(UnixMs(0), 1, 1_000);
-        assert!(health.begin_probe(UnixMs(1_000)));
+        assert!(health.begin_probe(UnixMs(1_000)).is_some());
         health.failed(UnixMs(1_600), 5, 1_000);
         assert_eq!(fitness(&health, 2_599), Fitness::Resting);
         assert_eq!(fitness(&health, 2_600), Fitness::Doubtful);
     }
 
     #[test]
+    fn a_probe_that_ends_without_a_verdict_is_free_at_once() {
+        let health = Health::default();
+        health.failed(UnixMs(0), 1, 1_000);
+        let probe = health.begin_probe(UnixMs(1_000)).unwrap();
+        health.end_probe(probe);
+        assert_eq!(fitness(&health, 1_001), Fitness::Doubtful);
+        // After a verdict, another's probe is left alone.
+        let probe = health.begin_probe(UnixMs(1_001)).unwrap();
+        health.failed(UnixMs(1_002), 1, 1_000);
+        assert!(health.begin_probe(UnixMs(3_000)).is_some());
+        health.end_probe(probe);
+        assert_eq!(fitness(&health, 3_001), Fitness::Resting);
+    }
+
+    #[test]
     fn a_probe_without_a_verdict_is_forgotten() {
         let health = Health::default();
         health.failed(UnixMs(0), 1, 1_000);
-        assert!(health.begin_probe(UnixMs(1_000)));
+        assert!(health.begin_probe(UnixMs(1_000)).is_some());
         assert_eq!(fitness(&health, 1_000 + PROBE_MS - 1), Fitness::Resting);
         assert_eq!(fitness(&health, 1_000 + PROBE_MS), Fitness::Doubtful);
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use globset::{Glob, GlobMatcher};
 
 use super::failover::Need;
-use super::health::{Fitness, Health};
+use super::health::{Fitness, Health, Probe};
 use super::pick::{Candidate, pick};
 use crate::config::{PeerConfig, PoolConfig};
 use crate::metering::Dialect;
@@ -197,7 +197,7 @@ impl Pool {
         need: Need,
         now: UnixMs,
         worst: Fitness,
-    ) -> Option<Arc<Peer>> {
+    ) -> Option<(Arc<Peer>, Option<Probe>)> {
         let candidate = |peer: &Arc<Peer>| Candidate {
             weight: peer.config.weight,
             running: peer.health.running(),
@@ -216,8 +216,7 @@ impl Pool {
         };
         let peer = self.peers.get(index?)?;
         // Where another exchange was faster, this is one probe too many, and does no harm.
-        peer.health.begin_probe(now);
-        Some(Arc::clone(peer))
+        Some((Arc::clone(peer), peer.health.begin_probe(now)))
     }
 }
 

@@ -98,6 +98,14 @@ impl Process {
         assert!(sent.unwrap().success(), "kill -s {name} {pid}");
     }
 
+    /// Bytes of it that are in memory.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.unwrap().trim().strip_suffix(" kB").unwrap();
+        kilobytes.parse::<u64>().unwrap() << 10
+    }
+
     /// SIGKILL, and waits until the process is gone.
     pub fn kill9(&mut self) {
         self.child.kill().unwrap();

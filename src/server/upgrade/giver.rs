@@ -183,7 +183,8 @@ impl Giver {
         }
         let slots = self.sockets.iter().map(|(slot, _)| slot.clone()).collect();
         let sockets: Vec<BorrowedFd<'_>> = self.sockets.iter().map(|(_, fd)| fd.as_fd()).collect();
-        say(connection, &Said::Sockets(slots)).await?;
+        let books = self.engine.file();
+        say(connection, &Said::Sockets { slots, books }).await?;
         socket::send(connection, &sockets).await.map_err(gone)?;
         hear(connection, "asked for the books", |asked| {
             matches!(asked, Asked::Books)

@@ -77,8 +77,12 @@ pub enum Said {
         pid: i32,
         release: String,
     },
-    /// These follow.
-    Sockets(Vec<Slot>),
+    /// These follow. `books` is the file that the process has open, if its books are in one: its
+    /// exchanges can only be settled there.
+    Sockets {
+        slots: Vec<Slot>,
+        books: Option<PathBuf>,
+    },
     Yours,
     Go,
     /// Nothing has changed, and why.

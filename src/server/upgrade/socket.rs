@@ -139,3 +139,68 @@ pub async fn receive(stream: &UnixStream) -> io::Result<Vec<OwnedFd>> {
         })
         .await
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_travels_is_the_same_socket() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let sockets: Vec<_> = (0..3)
+            .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+            .collect();
+        let borrowed: Vec<_> = sockets.iter().map(|socket| socket.as_fd()).collect();
+        send(&ours, &borrowed).await.unwrap();
+        let received = receive(&theirs).await.unwrap();
+        assert_eq!(received.len(), 3);
+        for (sent, received) in sockets.into_iter().zip(received) {
+            let address = sent.local_addr().unwrap();
+            drop(sent);
+            // It listens for as long as one of them lives.
+            let mut client = TcpStream::connect(address).unwrap();
+            let (mut accepted, _) = TcpListener::from(received).accept().unwrap();
+            accepted.write_all(b"!").unwrap();
+            client.read_exact(&mut [0]).unwrap();
+        }
+        drop(ours);
+        let end = receive(&theirs).await.unwrap_err();
+        assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn the_folder_must_be_ours_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("own");
+        let socket = own.join("upgrade.sock");
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+        let listener = listen(&socket, false).unwrap();
+        assert_eq!((mode(&own), mode(&socket)), (0o700, 0o600));
+        // Where a process answers it is left alone, unless it has given its place.
+        let taken = listen(&socket, false).unwrap_err();
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+        let next = listen(&socket, true).unwrap();
+        drop(listener);
+        assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok());
+        drop(next);
+        // What a dead process left is in nobody's way.
+        drop(listen(&socket, false).unwrap());
+        for open in [0o722, 0o777, 0o1777, 0o720] {
+            fs::set_permissions(&own, Permissions::from_mode(open)).unwrap();
+            let refused = listen(&socket, false).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
+            assert!(
+                refused.to_string().contains("writable by nobody else"),
+                "{refused}"
+            );
+        }
+        let nowhere = folder.path().join("no/such/folder/upgrade.sock");
+        assert_eq!(
+            listen(&nowhere, false).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+    }
+}

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, test_kill_process};
 use serde::de::DeserializeOwned;
@@ -21,6 +21,7 @@ pub struct Taker {
     connection: UnixStream,
     /// The process that gives.
     giver: i32,
+    books: Option<PathBuf>,
     sockets: Vec<(Slot, OwnedFd)>,
 }
 
@@ -45,7 +46,7 @@ impl Taker {
                 release: env!("CARGO_PKG_VERSION").to_owned(),
             };
             frame::send(&mut connection, &take).await?;
-            let Said::Sockets(slots) = hear(&mut connection).await? else {
+            let Said::Sockets { slots, books } = hear(&mut connection).await? else {
                 return Err(out_of_turn());
             };
             let sockets = socket::receive(&connection).await?;
@@ -53,13 +54,14 @@ impl Taker {
                 return Err(out_of_turn());
             }
             let sockets = slots.into_iter().zip(sockets).collect();
-            Ok((connection, who.pid().unwrap_or_default(), sockets))
+            Ok((connection, who.pid().unwrap_or_default(), books, sockets))
         });
-        let (connection, giver, sockets) = asked?;
+        let (connection, giver, books, sockets) = asked?;
         Ok(Taker {
             runtime,
             connection,
             giver,
+            books,
             sockets,
         })
     }
@@ -75,10 +77,21 @@ impl Taker {
     }
 
     /// Waits until the running process has closed the books. From here on it waits for this one.
+    /// `file` is where this process would have its books.
     ///
     /// # Errors
-    /// It refuses, or has gone.
-    pub fn take_books(&mut self) -> io::Result<()> {
+    /// Its books are elsewhere, it refuses, or has gone.
+    pub fn take_books(&mut self, file: Option<&Path>) -> io::Result<()> {
+        if self.books.as_deref() != file {
+            let named = |file: Option<&Path>| {
+                file.map_or_else(|| String::from("Redis"), |file| file.display().to_string())
+            };
+            let (theirs, ours) = (named(self.books.as_deref()), named(file));
+            return Err(io::Error::other(format!(
+                "its books are in {theirs}, the configuration has them in {ours}: a store is only changed by \
+                 a restart"
+            )));
+        }
         let connection = &mut self.connection;
         self.runtime.block_on(async {
             frame::send(connection, &Asked::Books).await?;

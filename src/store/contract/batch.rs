@@ -17,7 +17,6 @@ on_engine!(
     a_batch_is_booked_in_one_step,
     a_void_batch_charges_nothing,
     everything_asked_is_a_call,
-    charged_events_are_listed_apart,
 );
 
 const ITEMS: [i64; 3] = [1, 2, 3];

@@ -10,7 +10,7 @@
 //! and the other opens it. None is refused, and none is carried out twice.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +56,11 @@ impl MovableStore {
             path,
             options,
         }))
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Waits for the calls that run, writes everything out and lets go of the file. Calls wait for as

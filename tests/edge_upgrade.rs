@@ -1,11 +1,6 @@
 //! RELIABILITY 18: a new process takes over from a running one, and no request notices; one that cannot
 //! take over leaves the running one as it was.
-#![expect(
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "helpers of tests"
-)]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt as _;

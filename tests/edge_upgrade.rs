@@ -1,11 +1,6 @@
 //! RELIABILITY 18: a new process takes over from a running one, and no request notices; one that cannot
 //! take over leaves the running one as it was.
-#![expect(
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "helpers of tests"
-)]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt as _;
@@ -27,6 +22,7 @@ use support::chance::Chance;
 use support::redis_server::RedisServer;
 use support::rig::{Builder, CHAT, Rig, chat, chat_stream};
 use support::soak::soak;
+use support::tls::Certificates;
 use support::wait::{PATIENCE, eventually};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_quota-proxy");
@@ -662,5 +658,49 @@ async fn an_edge_of_a_fleet_is_upgraded_with_its_journal() {
         }
     })
     .await;
+    succession.end().await;
+}
+
+/// A handshake of the new process is at the old address, a stream of the old one ends whole.
+#[tokio::test]
+async fn tls_goes_over_with_its_address() {
+    let certificates = Certificates::of("DNS:first.example");
+    let tls = json!([{"listen": "127.0.0.1:0", "cert": certificates.path("server.pem"),
+                      "key": certificates.path("server.key")}]);
+    let mut succession = Succession::start(Rig::builder().set("edge.tls", tls)).await;
+    let rig = &succession.rig;
+    let key = rig.admin().key(0).await;
+    let port = rig.process().tls[0].port();
+    let curl = |wish: &str| {
+        let mut command = Command::new("curl");
+        command.args([
+            "--silent",
+            "--show-error",
+            "--no-buffer",
+            "--noproxy",
+            "*",
+            "--cacert",
+        ]);
+        command.arg(certificates.path("ca.pem"));
+        command.args(["--resolve", &format!("first.example:{port}:127.0.0.1")]);
+        command.args(["-H", &format!("authorization: Bearer {}", key.secret)]);
+        command.args([
+            "-H",
+            &format!("x-fake: {wish}"),
+            "-H",
+            "content-type: application/json",
+        ]);
+        command.args(["--data", &chat_stream("gpt-4o").to_string()]);
+        command.arg(format!("https://first.example:{port}{CHAT}"));
+        command
+    };
+    let running = tokio::spawn(output(curl("tokens=150,interval=20ms")));
+    rig.fake().ledger_when(|ledger| ledger.requests == 1).await;
+    succession.upgrade().await;
+    let later = output(curl("tokens=3")).await;
+    for said in [running.await.unwrap(), later] {
+        let (out, err) = texts(&said);
+        assert!(out.ends_with("data: [DONE]\n\n"), "{out}{err}");
+    }
     succession.end().await;
 }

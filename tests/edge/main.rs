@@ -1,0 +1,31 @@
+//! The edge, over the wire: the real binary before fakes, and clients of every kind. One file, one promise.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bodies;
+mod broken;
+mod crash;
+mod failover;
+mod failures;
+mod framing;
+mod http2_peers;
+mod keys;
+mod leaving;
+mod quota;
+mod quota_headers;
+mod rates;
+mod refusals;
+mod reload;
+mod retries;
+mod routing;
+mod secrets;
+mod sending;
+mod sockets;
+mod stop;
+mod streams;
+mod timeouts;
+mod tls;
+mod top_up;
+mod upgrade;
+mod uploads;

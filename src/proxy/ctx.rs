@@ -6,6 +6,7 @@ use std::time::Instant;
 use uuid::Uuid;
 
 use super::active::ActiveRequest;
+use super::addresses::Ways;
 use super::body::Body;
 use super::budget::Share;
 use super::busy::Gathered;
@@ -35,8 +36,10 @@ pub struct Ctx {
     pub exchange: Option<Exchange>,
     /// `include_usage` was asked for in the client's place: its chunk is taken out of the answer.
     pub strip_usage_chunk: bool,
-    /// The last attempt failed on a stale pooled connection: the same peer is tried again.
+    /// The last attempt ended before the peer could act on it: the same one is tried again.
     pub same_peer_again: bool,
+    /// How the peer in use may be reached still.
+    pub ways: Option<Ways>,
     pub cutting: Cutting,
     /// The body of an upstream's 429, shown when it is known whole.
     pub gathered: Option<Gathered>,
@@ -73,6 +76,7 @@ impl Ctx {
             exchange: None,
             strip_usage_chunk: false,
             same_peer_again: false,
+            ways: None,
             cutting: Cutting::default(),
             gathered: None,
             refused: None,

@@ -3,7 +3,7 @@
 //! | phase | file |
 //! |---|---|
 //! | `request_filter` | `facts` (head), `entry` (body, then the exchange is opened), `local` (answered here), `relay` |
-//! | `upstream_peer` | `peer`; `edit` makes the body of another pool |
+//! | `upstream_peer` | `peer`, `addresses`; `edit` makes the body of another pool |
 //! | `upstream_request_filter` | `headers` |
 //! | `request_body_filter` | `body` |
 //! | `fail_to_connect`, `error_while_proxy`, `upstream_response_filter` | `retry` |
@@ -13,6 +13,7 @@
 //! | `logging` | `finish`: the exchange is closed, one line and its metrics |
 
 mod active;
+mod addresses;
 pub mod ask;
 mod body;
 mod budget;
@@ -53,6 +54,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::time::UnixMs;
 
+use addresses::Addresses;
 use body::Body;
 use budget::Budget;
 use ctx::Ctx;
@@ -65,7 +67,7 @@ pub struct Edge {
     desk: Arc<Desk>,
     metrics: Arc<Metrics>,
     access_log: Option<Arc<AccessLog>>,
-    addresses: peer::Addresses,
+    addresses: Addresses,
     trust: peer::Trust,
     budget: Arc<Budget>,
     models: models::ModelLists,
@@ -85,7 +87,7 @@ impl Edge {
             desk,
             metrics,
             access_log,
-            addresses: peer::Addresses::default(),
+            addresses: Addresses::default(),
             trust: peer::Trust::default(),
             budget: Budget::new(),
             models: models::ModelLists::default(),
@@ -241,11 +243,11 @@ impl ProxyHttp for Edge {
     fn fail_to_connect(
         &self,
         _session: &mut Session,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         ctx: &mut Self::CTX,
         mut e: Box<Error>,
     ) -> Box<Error> {
-        self.connect_failed(ctx, &mut e);
+        self.connect_failed(ctx, peer._address.as_inet().copied(), &mut e);
         e
     }
 

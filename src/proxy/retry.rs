@@ -1,6 +1,7 @@
 //! What a failed attempt means: for the peer's health, for another attempt, and for the client.
 
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
@@ -41,6 +42,7 @@ impl Edge {
         if connection_was_pooled && was_stale(&e, exchange.since_sent()) {
             // The peer had closed an idle connection: it never saw this request whole.
             ctx.same_peer_again = true;
+            ctx.ways = None;
             e.set_retry(true);
             return e;
         }
@@ -51,8 +53,23 @@ impl Edge {
         e
     }
 
-    /// No connection to the peer: another one may be tried, whatever was read of the body by now.
-    pub(super) fn connect_failed(&self, ctx: &mut Ctx, e: &mut Error) {
+    /// No connection to the peer at `address`: its next address is tried, then another peer, whatever
+    /// was read of the body by now.
+    pub(super) fn connect_failed(&self, ctx: &mut Ctx, address: Option<SocketAddr>, e: &mut Error) {
+        let peer = ctx.exchange.as_ref().and_then(|one| one.peer());
+        if let (Some(peer), Some(address)) = (peer, address) {
+            self.addresses.unreachable(peer, address);
+        }
+        let now = Instant::now();
+        if ctx.ways.as_ref().is_some_and(|ways| ways.is_another(now)) {
+            ctx.same_peer_again = true;
+            e.set_retry(true);
+            return;
+        }
+        // Whatever kept it from connecting, a socket's own fault too: nothing has been sent.
+        if kind(e).is_none() {
+            e.etype = ErrorType::ConnectError;
+        }
         let again = ctx.exchange.as_mut().is_some_and(|exchange| {
             self.book_failure(exchange);
             self.attempt_failed(exchange, e);

@@ -1,6 +1,6 @@
 //! What a running process takes from a configuration that is read again.
 
-use super::Config;
+use super::{Config, PluginConfig};
 
 impl Config {
     /// This configuration with the pools, prices, tiers, alerts and log level of `new`. What else
@@ -24,9 +24,16 @@ impl Config {
         }
     }
 
+    fn plugins_differ(&self, new: &Config) -> bool {
+        let same =
+            |(a, b): (&PluginConfig, &PluginConfig)| a.name == b.name && a.config == b.config;
+        let pairs = self.plugins.iter().zip(&new.plugins);
+        self.plugins.len() != new.plugins.len() || !pairs.into_iter().all(same)
+    }
+
     /// Each section that a reload leaves alone, and whether `new` says otherwise. Compared as shown:
     /// secrets show no difference, and need none to be told.
-    fn needing_restart(&self, new: &Config) -> [(&'static str, bool); 6] {
+    fn needing_restart(&self, new: &Config) -> [(&'static str, bool); 7] {
         let differ =
             |a: &dyn std::fmt::Debug, b: &dyn std::fmt::Debug| format!("{a:?}") != format!("{b:?}");
         [
@@ -35,6 +42,7 @@ impl Config {
             ("admin", differ(&self.admin, &new.admin)),
             ("store", differ(&self.store, &new.store)),
             ("quota", differ(&self.quota, &new.quota)),
+            ("plugins", self.plugins_differ(new)),
             ("log.access", differ(&self.log.access, &new.log.access)),
         ]
     }

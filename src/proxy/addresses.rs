@@ -447,6 +447,7 @@ mod tests {
         let other = Peer {
             config,
             name: other.name.clone(),
+            identity: other.identity,
             health: Arc::clone(&other.health),
         };
         addresses.order(&other).await;

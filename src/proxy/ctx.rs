@@ -38,6 +38,8 @@ pub struct Ctx {
     pub strip_usage_chunk: bool,
     /// The last attempt ended before the peer could act on it: the same one is tried again.
     pub same_peer_again: bool,
+    /// A request that its peer never read was sent once more; it is not done again.
+    pub repeated: bool,
     /// How the peer in use may be reached still.
     pub ways: Option<Ways>,
     pub cutting: Cutting,
@@ -76,6 +78,7 @@ impl Ctx {
             exchange: None,
             strip_usage_chunk: false,
             same_peer_again: false,
+            repeated: false,
             ways: None,
             cutting: Cutting::default(),
             gathered: None,

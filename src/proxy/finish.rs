@@ -1,7 +1,7 @@
 //! The end of a request: failures told to the client, the exchange closed, one line and its metrics.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource};
@@ -82,9 +82,8 @@ impl Edge {
         } else {
             exchange.ended(end, error)
         };
-        if let Some(outcome) = retry::last_outcome(end, ended.exchange.status()) {
-            self.attempt_ended(&ended.exchange, outcome, "after its head");
-        }
+        let overdue = ctx.deadline.is_some_and(|until| until < Instant::now());
+        self.answer_ended(&mut ended.exchange, end, overdue);
         let closed = ended.settle().await;
         self.metrics.exchange_ended();
         if let Some(closed) = closed {

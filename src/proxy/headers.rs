@@ -6,8 +6,8 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 
 use super::busy::Gathered;
-use super::facts::query_without_key;
-use super::{Ctx, Edge, local};
+use super::facts::{KEY_PROTOCOL, offered_protocols};
+use super::{Ctx, Edge, local, target};
 use crate::exchange::Exchange;
 use crate::metering::Dialect;
 use crate::quota::money::dollars;
@@ -35,6 +35,9 @@ const NOT_FORWARDED: [&str; 15] = [
     // What a WebSocket compresses could not be read for its usage.
     "sec-websocket-extensions",
 ];
+
+/// The same, as names of WebSocket protocols.
+const HIDDEN_PROTOCOLS: [&str; 3] = [KEY_PROTOCOL, "openai-organization.", "openai-project."];
 
 /// What a provider sends that speaks of the operator's account, not of the caller's key; and which
 /// browsers may read an answer is said here, by `edge.cors`.
@@ -81,9 +84,11 @@ impl Edge {
             ctx.gathered = Some(Gathered::begin(head, chunked)?);
         }
         match head.status.as_u16() {
-            429 => {}
+            // A WebSocket may last for hours: that it is open is the answer.
+            101 => self.book_success(exchange),
             500.. => self.book_failure(exchange),
-            _ => self.book_success(exchange),
+            // The rest shows at its end.
+            _ => {}
         }
         if let Some(peer) = exchange.peer() {
             scrub_answer(head, peer);
@@ -122,7 +127,8 @@ pub fn to_upstream(
         (_, port) => format!("{}:{port}", config.host),
     };
     head.insert_header(header::HOST, host)?;
-    rewrite_target(head, &config.base_path)?;
+    target::rewrite(head, config)?;
+    hide_protocols(head)?;
     if let Some(credential) = &config.credential {
         match dialect {
             Dialect::OpenAi => head.insert_header(
@@ -145,29 +151,19 @@ pub fn to_upstream(
     Ok(())
 }
 
-/// Puts the peer's base path before the path and takes the caller's key out of the query. A base that
-/// ends in the version which the path begins with is not doubled (`…/v1` and `/v1/models`).
-fn rewrite_target(head: &mut RequestHeader, base_path: &str) -> Result<()> {
-    let path = head.uri.path();
-    let query = head.uri.query();
-    let has_key = query.is_some_and(|q| q.split('&').any(|pair| pair.starts_with("key=")));
-    if base_path.is_empty() && !has_key {
+/// A page's WebSocket says who calls by the names of protocols: they go no further than its key does.
+fn hide_protocols(head: &mut RequestHeader) -> Result<()> {
+    if !head.headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
         return Ok(());
     }
-    let version = path.split('/').nth(1).unwrap_or_default();
-    let doubled = !version.is_empty() && base_path.rsplit('/').next() == Some(version);
-    let path = if doubled {
-        &path[version.len() + 1..]
-    } else {
-        path
-    };
-    let mut target = format!("{base_path}{path}");
-    let query = query.map(query_without_key).unwrap_or_default();
-    if !query.is_empty() {
-        target.push('?');
-        target.push_str(&query);
+    let is_ours = |name: &&str| !HIDDEN_PROTOCOLS.iter().any(|own| name.starts_with(own));
+    let kept: Vec<&str> = offered_protocols(head).filter(is_ours).collect();
+    let kept = kept.join(", ");
+    head.remove_header(&header::SEC_WEBSOCKET_PROTOCOL);
+    if !kept.is_empty() {
+        head.insert_header(header::SEC_WEBSOCKET_PROTOCOL, kept)?;
     }
-    head.set_raw_path(target.as_bytes())
+    Ok(())
 }
 
 /// Takes out what speaks of the operator's account, and any header that carries our credential: an
@@ -391,24 +387,5 @@ mod tests {
         assert_eq!(span(1_000), "1s");
         assert_eq!(span(1_500), "1.500s");
         assert_eq!(span(360_000), "6m0s");
-    }
-
-    #[test]
-    fn the_base_path_goes_before_and_the_key_goes_out() {
-        let target = |base: &str, path: &str| {
-            let mut head = RequestHeader::build("POST", path.as_bytes(), None).unwrap();
-            rewrite_target(&mut head, base).unwrap();
-            String::from_utf8(head.raw_path().to_vec()).unwrap()
-        };
-        assert_eq!(
-            target("/openai", "/v1/chat?a=1&key=secret"),
-            "/openai/v1/chat?a=1"
-        );
-        assert_eq!(target("/api/v1", "/v1/chat"), "/api/v1/chat");
-        assert_eq!(
-            target("", "/v1beta/models/x:y?key=secret"),
-            "/v1beta/models/x:y"
-        );
-        assert_eq!(target("", "/v1/models"), "/v1/models");
     }
 }

@@ -6,7 +6,7 @@
 //! | `upstream_peer` | `peer`, `addresses`; `edit` makes the body of another pool |
 //! | `upstream_request_filter` | `headers` |
 //! | `request_body_filter` | `body` |
-//! | `fail_to_connect`, `error_while_proxy`, `upstream_response_filter` | `retry` |
+//! | `fail_to_connect`, `error_while_proxy`, `upstream_response_filter` | `retry`, `verdict` |
 //! | `response_filter` | `headers`; the exchange chooses its meter |
 //! | `response_body_filter` | the exchange's meter; `cut` |
 //! | `fail_to_proxy` | `reply` |
@@ -32,7 +32,9 @@ mod peer;
 mod relay;
 mod reply;
 mod retry;
+mod target;
 pub mod trip;
+mod verdict;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -253,13 +255,13 @@ impl ProxyHttp for Edge {
 
     fn error_while_proxy(
         &self,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         session: &mut Session,
         e: Box<Error>,
         ctx: &mut Self::CTX,
         client_reused: bool,
     ) -> Box<Error> {
-        self.after_failure(session, e, ctx, client_reused)
+        self.after_failure(session, peer, e, ctx, client_reused)
     }
 
     async fn upstream_response_filter(
@@ -269,11 +271,11 @@ impl ProxyHttp for Edge {
         ctx: &mut Self::CTX,
     ) -> Result<()> {
         trip::wire(session, "upstream_response_filter");
-        let Some(exchange) = ctx.exchange.as_ref() else {
+        let Some(exchange) = ctx.exchange.as_mut() else {
             return Ok(());
         };
         let can_replay = retry::can_replay(session, &ctx.body);
-        retry::judge(exchange, upstream_response, can_replay)
+        self.judge(exchange, upstream_response, can_replay)
     }
 
     async fn response_filter(
@@ -285,6 +287,10 @@ impl ProxyHttp for Edge {
         trip::wire(session, "response_filter");
         let status = upstream_response.status;
         if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
+            let peer = ctx.exchange.as_ref().and_then(|exchange| exchange.peer());
+            if let Some(peer) = peer {
+                headers::scrub_answer(upstream_response, peer);
+            }
             return Ok(());
         }
         self.answer_begins(session, upstream_response, ctx)
@@ -312,8 +318,8 @@ impl ProxyHttp for Edge {
             return Err(retry::too_long());
         }
         let chunk = body.clone().unwrap_or_default();
-        if session.response_written().is_none() && retry::tells_empty_account(exchange, &chunk) {
-            return Err(retry::empty_account());
+        if session.response_written().is_none() && verdict::tells_empty_account(exchange, &chunk) {
+            return Err(verdict::empty_account());
         }
         let verdict = exchange.passes(&chunk, end_of_stream);
         if let Some(gathered) = &mut ctx.gathered {

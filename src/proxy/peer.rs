@@ -31,6 +31,9 @@ impl Edge {
         let peer = exchange
             .attempt(UnixMs::now(), again)
             .ok_or_else(Self::no_peer)?;
+        if !again {
+            self.tell_passed_over(exchange);
+        }
         let anew = ctx.original.as_mut().and_then(|body| body.anew(exchange));
         if let Some(bytes) = anew {
             ctx.body = Body::Held(bytes);
@@ -67,6 +70,11 @@ impl Edge {
         {
             // A WebSocket is asked for in HTTP/1.1 (RFC 6455 section 4.1).
             http.options.alpn = ALPN::H1;
+        }
+        if ctx.repeated {
+            // Where one pooled connection was dead, others may be: it takes one of its own.
+            http.group_key = !http.group_key;
+            http.options.idle_timeout = Some(Duration::from_millis(1));
         }
         Ok(http)
     }

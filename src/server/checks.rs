@@ -146,6 +146,7 @@ impl Check {
                 } else {
                     "its health check fails"
                 },
+                rest: None,
             };
             event.emit(&self.metrics);
         }

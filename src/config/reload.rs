@@ -67,4 +67,21 @@ mod tests {
         assert_eq!(now.quota.reservation_ttl.as_secs(), 900);
         assert_eq!(now.tiers["t"].concurrency, 2);
     }
+    #[test]
+    fn what_takes_a_restart_is_named() {
+        let load = |text: &str| {
+            parse(text, "c.yaml", Path::new("."), &|_| None)
+                .unwrap()
+                .config
+        };
+        let named = |new: &str| {
+            let old = load("plugins: [{name: a, config: {x: 1}}]");
+            let differs = old.needing_restart(&load(new));
+            let named = differs.into_iter().filter(|(_, differs)| *differs);
+            named.map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        assert!(named("plugins: [{name: a, config: {x: 1}}]").is_empty());
+        assert_eq!(named("plugins: [{name: a, config: {x: 2}}]"), ["plugins"]);
+        assert_eq!(named("quota: {reservation_ttl: 2s}"), ["quota", "plugins"]);
+    }
 }

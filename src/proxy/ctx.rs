@@ -17,6 +17,7 @@ use super::relay;
 use crate::exchange::Exchange;
 use crate::keys::KeyRecord;
 use crate::metering::Dialect;
+use crate::telemetry::access_log::NotServed;
 
 /// What the phases of one request share.
 pub struct Ctx {
@@ -42,6 +43,8 @@ pub struct Ctx {
     pub repeated: bool,
     /// How the peer in use may be reached still.
     pub ways: Option<Ways>,
+    /// Peers that were not asked because they rest or have too little room; each once.
+    pub passed_over: Vec<NotServed>,
     pub cutting: Cutting,
     /// The body of an upstream's 429, shown when it is known whole.
     pub gathered: Option<Gathered>,
@@ -80,6 +83,7 @@ impl Ctx {
             same_peer_again: false,
             repeated: false,
             ways: None,
+            passed_over: Vec::new(),
             cutting: Cutting::default(),
             gathered: None,
             refused: None,

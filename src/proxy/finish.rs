@@ -11,7 +11,7 @@ use crate::exchange::{Closed, End, Exchange, RefusedFacts};
 use crate::metering::Usage;
 use crate::quota::Settled;
 use crate::store::UsageEvent;
-use crate::telemetry::access_log::{AccessLine, FailedAttempt};
+use crate::telemetry::access_log::{AccessLine, NotServed};
 use crate::telemetry::event::{ExchangeEnded, Refused};
 use crate::telemetry::label::Flag;
 use crate::time::UnixMs;
@@ -159,6 +159,7 @@ impl Edge {
                 peer: event.peer.map(Arc::from),
                 attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
                 failed_attempts: failed_attempts(exchange),
+                passed_over: ctx.passed_over.clone(),
                 prompt_tokens: event.prompt_tokens,
                 completion_tokens: event.completion_tokens,
                 cached_tokens: event.cached_tokens,
@@ -225,9 +226,9 @@ impl Edge {
     }
 }
 
-fn failed_attempts(exchange: &Exchange) -> Vec<FailedAttempt> {
+fn failed_attempts(exchange: &Exchange) -> Vec<NotServed> {
     let failures = exchange.failures().iter();
-    let shown = failures.map(|failure| FailedAttempt {
+    let shown = failures.map(|failure| NotServed {
         pool: failure.pool.clone(),
         peer: failure.peer.clone(),
         reason: failure.reason,

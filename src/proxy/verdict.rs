@@ -7,6 +7,7 @@ use super::Edge;
 use super::retry::{kind, wants_another};
 use crate::config::RetryOn;
 use crate::exchange::{End, Exchange};
+use crate::telemetry::access_log::NotServed;
 use crate::telemetry::event::{AttemptEnded, PeerHealth, PeerSkipped};
 use crate::telemetry::label::{RestCause, SkipReason, UpstreamOutcome};
 use crate::time::UnixMs;
@@ -159,15 +160,19 @@ impl Edge {
         }
     }
 
-    /// Tells of the peers that the last choice passed over.
-    pub(super) fn tell_passed_over(&self, exchange: &Exchange) {
+    /// Tells of the peers that the last choice passed over, and notes each once for the access log.
+    pub(super) fn tell_passed_over(&self, exchange: &Exchange, noted: &mut Vec<NotServed>) {
         for passed in exchange.passed_over() {
-            let event = PeerSkipped {
-                pool: &passed.pool.config.name,
-                peer: &passed.peer.name,
-                reason: skip_reason(passed),
-            };
-            event.emit(&self.metrics);
+            let (pool, peer) = (passed.pool.config.name.as_str(), passed.peer.name.as_str());
+            let reason = skip_reason(passed);
+            PeerSkipped { pool, peer, reason }.emit(&self.metrics);
+            if !noted.iter().any(|one| one.pool == pool && one.peer == peer) {
+                noted.push(NotServed {
+                    pool: pool.to_owned(),
+                    peer: peer.to_owned(),
+                    reason: reason.word(),
+                });
+            }
         }
     }
 }

@@ -5,7 +5,6 @@
 
 use bytes::Bytes;
 use futures_util::stream;
-use quota_proxy::cli::fake_upstream::Options;
 use serde_json::{Value, json};
 
 mod support;

@@ -80,7 +80,10 @@ async fn an_empty_account_counts_also_where_nobody_else_is_left() {
     let key = rig.admin().key(0).await;
     assert_eq!(ask(&rig, &key).await, 502);
     is_in_state(&rig, 0, "resting").await;
-    let labels = format!(r#"outcome="credential",peer="{}",pool="only""#, upstream.address);
+    let labels = format!(
+        r#"outcome="credential",peer="{}",pool="only""#,
+        upstream.address
+    );
     counts(&rig, "upstream_attempts_total", &labels, 1).await;
     rig.end().await;
 }

@@ -4,11 +4,11 @@ use quota_proxy::cli::fake_upstream::Options;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::support::rig::{CHAT, chat_stream};
-use crate::support::upstream::{Upstream, json_answer};
+use crate::support::rig::{CHAT, chat, chat_stream};
+use crate::support::upstream::{Manner, Upstream, json_answer};
 use crate::support::wait::{PATIENCE, eventually, that};
 use crate::support::wire::Wire;
-use crate::{always, answer_of, ask, in_order, is_in_state, state};
+use crate::{always, answer_of, ask, counts, in_order, is_in_state, state};
 
 /// A check asks for a list; what it takes to answer a chat it does not show.
 #[tokio::test]
@@ -50,12 +50,11 @@ async fn passing_checks_do_not_end_a_rest_after_failures() {
 /// A head is soon sent. What counts is the whole answer.
 #[tokio::test]
 async fn bodies_that_break_off_are_failures() {
-    for wish in ["truncate-after=3", "reset-after=3", "stall-after=3"] {
+    for wish in ["truncate-after=3", "reset-after=3", "truncate-after=0"] {
         let rig = in_order(&["{fake1}", "{fake0}"])
             .fake(Options::default())
             .fake(always(wish))
             .set("pools.0.cooldown", json!({"failures": 2, "for": "60s"}))
-            .set("pools.0.timeouts", json!({"idle": "1s"}))
             .start()
             .await;
         let key = rig.admin().key(0).await;
@@ -69,6 +68,25 @@ async fn bodies_that_break_off_are_failures() {
         assert_eq!(ask(&rig, &key).await, 200);
         assert_eq!(rig.fakes()[1].ledger().await.requests, 2, "{wish}");
     }
+}
+
+#[tokio::test]
+async fn bodies_that_stall_are_failures() {
+    let begun = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{";
+    let first = Upstream::start(Manner::Answer(begun.to_owned())).await;
+    let rig = in_order(&[&first.url(), "{fake0}"])
+        .fake(Options::default())
+        .set("pools.0.cooldown", json!({"failures": 1, "for": "60s"}))
+        .set("pools.0.timeouts", json!({"idle": "300ms"}))
+        .start()
+        .await;
+    let key = rig.admin().key(0).await;
+    let answer = rig.post(CHAT, &key.secret, &chat("gpt-4o")).await;
+    assert!(answer.bytes().await.is_err());
+    is_in_state(&rig, 0, "resting").await;
+    let labels = format!(r#"outcome="broken",peer="{}",pool="only""#, first.address);
+    counts(&rig, "upstream_attempts_total", &labels, 1).await;
+    rig.end().await;
 }
 
 /// It had begun before the peer failed: that it ends well says nothing of the peer now.

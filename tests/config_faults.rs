@@ -170,7 +170,10 @@ fn an_alias_of_an_alias_is_the_name_at_the_end() {
     let here = std::path::Path::new(".");
     let parsed = quota_proxy::config::parse(yaml, "q.yaml", here, &|_| None).unwrap();
     let aliases = &parsed.config.pools[0].aliases;
-    let shown: Vec<_> = aliases.iter().map(|(from, to)| format!("{from}:{to}")).collect();
+    let shown: Vec<_> = aliases
+        .iter()
+        .map(|(from, to)| format!("{from}:{to}"))
+        .collect();
     assert_eq!(shown, ["chat:gpt-4o", "fast:gpt-4o", "other:gpt-4"]);
 }
 

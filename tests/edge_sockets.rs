@@ -77,6 +77,27 @@ async fn a_socket_passes_both_ways_and_its_turns_are_booked() {
     );
 }
 
+/// What the caller names is the alias; the provider sees its own name, the books show the caller's.
+#[tokio::test]
+async fn a_socket_of_an_alias_is_opened_under_the_name_that_its_provider_knows() {
+    let server = Reader::sockets().await;
+    let rig = reaching(&server.url)
+        .set("pools.2.models", json!(["voice"]))
+        .set("pools.2.aliases", json!({"voice": "gpt-4o"}))
+        .start()
+        .await;
+    let key = rig.admin().key(0).await;
+    let said = talk(&rig, &key, "?model=voice&intent=chat", 1).await;
+    assert!(said.status.success(), "{said:?}");
+    let opened = server.requests();
+    let target = "/v1/realtime?model=gpt-4o&intent=chat";
+    assert!(opened[0].contains(target), "{opened:?}");
+    let logs = rig.admin().usage_logs_when(&key, 1).await;
+    assert_eq!(logs[0]["model"], "voice");
+    // 60 × 2.50 + 40 × 1.25 + 20 × 10 USD a million: the price is that of what was asked for there.
+    assert_eq!(logs[0]["total_cost"], 0.0004, "{}", logs[0]);
+}
+
 #[tokio::test]
 async fn a_key_with_a_quota_gets_no_socket_unless_that_is_allowed() {
     let server = Reader::sockets().await;

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 mod support;
 
 use support::admin::Key;
+use support::h2_wire::{DATA, END_STREAM, GOAWAY, H2Wire, HEADERS, head};
 use support::process::Process;
 use support::rig::{CHAT, Rig, chat, chat_stream};
 use support::wait::{PATIENCE, eventually};
@@ -23,9 +24,18 @@ async fn rig(grace_s: u64) -> (Rig, Key) {
     (rig, key)
 }
 
-type Streams = tokio::task::JoinSet<Option<String>>;
+/// What a client has of its stream.
+#[derive(Debug)]
+struct Received {
+    client: String,
+    text: String,
+    /// It was not cut.
+    whole: bool,
+}
 
-/// Streams that have begun; each task ends with the text, or with `None` where it was cut.
+type Streams = tokio::task::JoinSet<Received>;
+
+/// Streams that have begun; each task ends with its stream.
 async fn streams(rig: &Rig, key: &Key, count: usize, wish: &str) -> Streams {
     let (begun, mut have_begun) = tokio::sync::mpsc::channel(count);
     let mut streams = Streams::new();
@@ -37,17 +47,29 @@ async fn streams(rig: &Rig, key: &Key, count: usize, wish: &str) -> Streams {
             0 => h2.post(url).bearer_auth(&key.secret),
             _ => rig.request(reqwest::Method::POST, CHAT, &key.secret),
         };
-        let request = request.header("x-fake", wish).json(&chat_stream("gpt-4o"));
+        let client = format!("client-{n}");
+        let mut body = chat_stream("gpt-4o");
+        body["user"] = json!(client);
+        let request = request.header("x-fake", wish).json(&body);
         let begun = begun.clone();
         streams.spawn(async move {
             let mut answer = request.send().await.unwrap();
             assert_eq!(answer.status(), 200);
             let mut text = answer.chunk().await.unwrap().unwrap().to_vec();
             begun.send(()).await.unwrap();
-            while let Some(chunk) = answer.chunk().await.ok()? {
-                text.extend_from_slice(&chunk);
+            let whole = loop {
+                match answer.chunk().await {
+                    Ok(Some(chunk)) => text.extend_from_slice(&chunk),
+                    Ok(None) => break true,
+                    Err(_) => break false,
+                }
+            };
+            let text = String::from_utf8_lossy(&text).into_owned();
+            Received {
+                client,
+                text,
+                whole,
             }
-            Some(String::from_utf8(text).unwrap())
         });
     }
     for _ in 0..count {
@@ -90,11 +112,13 @@ async fn no_stream_is_cut_within_the_grace_period() {
     let since = Instant::now();
     rig.process().signal("TERM");
     refuses_connections(rig.process()).await;
-    let texts = streams.join_all().await;
-    assert_eq!(texts.len(), 200);
-    for text in texts {
-        let text = text.expect("cut");
-        assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+    let received = streams.join_all().await;
+    assert_eq!(received.len(), 200);
+    for one in received {
+        assert!(
+            one.whole && one.text.ends_with("data: [DONE]\n\n"),
+            "{one:?}"
+        );
     }
     ended_well(&mut rig, 200).await;
     // It did not sleep its grace period out.
@@ -125,15 +149,41 @@ async fn while_it_drains_health_says_so() {
         }
     })
     .await;
+    let last = streams.join_next().await.unwrap().unwrap();
+    assert!(last.text.ends_with("[DONE]\n\n"), "{last:?}");
+    ended_well(&mut rig, 1).await;
+}
+
+/// Nobody connects any more, but a connection that exists may ask: HTTP/2 lets it until it is told the
+/// last stream that is served (RFC 9113 section 6.8).
+#[tokio::test]
+async fn while_it_drains_the_edge_port_says_so_to_those_who_are_there() {
+    let (mut rig, key) = rig(60).await;
+    let mut wire = H2Wire::connect(rig.edge()).await;
+    assert!(wire.open(1, &head("GET", "/healthz"), true).await);
+    assert_eq!(wire.answer(1).await.unwrap().0, 200);
+    let bearer = format!("Bearer {}", key.secret);
+    let mut chat = head("POST", CHAT);
+    chat.push(("authorization", &bearer));
+    chat.push(("x-fake", "tokens=100,interval=20ms"));
+    assert!(wire.open(3, &chat, false).await);
+    let body = chat_stream("gpt-4o").to_string();
+    assert!(wire.send(DATA, END_STREAM, 3, body.as_bytes()).await);
+    wire.frame_of(HEADERS, 3).await.unwrap();
+    rig.process().signal("TERM");
+    wire.frame_of(GOAWAY, 0).await.unwrap();
+    assert!(wire.open(5, &head("GET", "/healthz"), true).await);
+    let (status, said) = wire.answer(5).await.unwrap();
+    let said = String::from_utf8_lossy(&said).into_owned();
     assert!(
-        streams
-            .join_next()
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap()
-            .ends_with("[DONE]\n\n")
+        status == 503 && said.contains("draining"),
+        "{status} {said}"
     );
+    let mut last = String::new();
+    while !last.contains("[DONE]") {
+        let piece = wire.frame_of(DATA, 3).await.unwrap();
+        last.push_str(&String::from_utf8_lossy(&piece.payload));
+    }
     ended_well(&mut rig, 1).await;
 }
 
@@ -142,15 +192,24 @@ async fn what_a_short_grace_period_cuts_is_settled_first() {
     let (mut rig, key) = rig(1).await;
     let streams = streams(&rig, &key, 50, "tokens=6000,interval=20ms").await;
     rig.process().signal("TERM");
-    let texts = streams.join_all().await;
-    assert!(
-        texts.iter().all(Option::is_none),
-        "a stream of two minutes ended"
-    );
+    let received = streams.join_all().await;
     ended_well(&mut rig, 50).await;
-    let charged = "SELECT count(*) FROM usage_events WHERE completion_tokens BETWEEN 10 AND 5000
-                   AND estimated AND reason IN ('dropped', 'client_gone')";
-    assert_eq!(rig.books().number(charged), 50);
+    let books = rig.books();
+    for one in received {
+        assert!(!one.whole, "a stream of two minutes ended: {one:?}");
+        let words = one.text.matches("\"content\":").count() as i64;
+        let charged = format!(
+            "SELECT completion_tokens FROM usage_events WHERE end_user = '{}' AND estimated
+             AND reason IN ('dropped', 'client_gone')",
+            one.client
+        );
+        let charged = books.number(&charged);
+        // The first chunk may carry the role alone; the last may be on its way.
+        assert!(
+            (words - 4..=words + 4).contains(&charged),
+            "{charged} for {one:?}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -159,8 +218,8 @@ async fn an_interrupt_ends_at_once_and_settles_what_it_cuts() {
     let streams = streams(&rig, &key, 20, "tokens=6000,interval=20ms").await;
     let since = Instant::now();
     rig.process().signal("INT");
-    let texts = streams.join_all().await;
-    assert!(texts.iter().all(Option::is_none));
+    let received = streams.join_all().await;
+    assert!(received.iter().all(|one| !one.whole), "{received:?}");
     ended_well(&mut rig, 20).await;
     assert!(
         since.elapsed() < Duration::from_secs(50),

@@ -3,13 +3,14 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
 use axum::response::Response;
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -68,19 +69,16 @@ impl ServerApp for AdminApp {
         let digest = stream.get_socket_digest();
         let peer = digest.and_then(|d| d.peer_addr().and_then(|a| a.as_inet().map(|a| a.ip())));
         let client = ClientAddr(peer.map(|ip| ip.to_canonical()));
-        let service = service_fn(|request| self.answer(request, client));
+        let ends = shutdown.clone();
+        let service = service_fn(|request| self.answer(request, client, *ends.borrow()));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), service);
-        let mut connection = pin!(connection);
-        let mut shutdown = shutdown.clone();
-        tokio::select! {
-            ended = connection.as_mut() => return close(ended),
-            _ = shutdown.wait_for(|down| *down) => connection.as_mut().graceful_shutdown(),
-        }
+        // An idle connection is not closed at the service's end: a request may be on its way over it.
+        // Its answer will say that it is the last, and the process ends with the connections or not.
         close(connection.await)
     }
 }
@@ -90,9 +88,15 @@ impl AdminApp {
         &self,
         mut request: http::Request<Incoming>,
         client: ClientAddr,
+        last: bool,
     ) -> Result<Response, Infallible> {
         request.extensions_mut().insert(client);
-        self.router.clone().oneshot(request).await
+        let mut answer = self.router.clone().oneshot(request).await?;
+        if last {
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(CONNECTION, close);
+        }
+        Ok(answer)
     }
 }
 

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use crate::config::Config;
+use crate::config::{Config, Prices};
 use crate::keys::KeyRecord;
 use crate::metering::price::Price;
 use crate::metering::{Dialect, Endpoint, Meter, SocketMeter};
@@ -102,6 +102,8 @@ pub struct Exchange {
     /// The output bound per choice to send upstream instead of the client's, where clamping shrank it.
     pub clamped_bound: Option<i64>,
     scopes: Vec<ScopeClaim>,
+    /// Those that it was admitted by: a reload under way must not make it dearer than what it holds.
+    prices: Arc<Prices>,
     price: Price,
     price_known: bool,
     hold: Arc<Hold>,
@@ -143,8 +145,7 @@ impl Exchange {
         };
         let peer = Arc::clone(self.failover.next(need, now)?);
         self.is_told = false;
-        let prices = &self.desk.live.load().config.prices;
-        (self.price, self.price_known) = open::price_of(prices, self.route(), &self.subject);
+        (self.price, self.price_known) = open::price_of(&self.prices, self.route(), &self.subject);
         Some(peer)
     }
 

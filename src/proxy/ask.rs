@@ -115,7 +115,7 @@ impl Asker {
     ) -> Result<Answer> {
         let mut connection = self.connect(pool, upstream, question.patience).await?;
         let mut head = RequestHeader::build("GET", question.path.as_bytes(), None)?;
-        headers::to_upstream(&mut head, upstream, pool.dialect, None)?;
+        headers::to_upstream(&mut head, upstream, pool.dialect, None, None)?;
         if pool.dialect == Dialect::Anthropic {
             head.insert_header("anthropic-version", "2023-06-01")?;
         }

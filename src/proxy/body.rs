@@ -12,12 +12,13 @@
 //!   request whose body is known.
 //! - Streamed uploads: the head that was peeked at is put before the first piece of each attempt.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use pingora::proxy::Session;
 
 use super::budget::Share;
+use super::tempo::Tempo;
 use crate::exchange::Refusal;
 use crate::metering::multipart_model;
 
@@ -52,8 +53,8 @@ pub struct Bounds {
     pub max_body: usize,
     pub max_upload: usize,
     pub max_buffered: usize,
-    /// For the whole body.
-    pub deadline: Duration,
+    /// When the whole body must have come, however fast it comes.
+    pub last: Instant,
 }
 
 /// A body read whole.
@@ -97,10 +98,16 @@ async fn begin(
     Ok(framing)
 }
 
-async fn next_piece(session: &mut Session, deadline: Duration) -> Result<Option<Bytes>, Refusal> {
-    match tokio::time::timeout(deadline, session.as_mut().read_request_body()).await {
-        Ok(piece) => piece.map_err(|_| client_gone()),
-        Err(_) => Err(too_slow()),
+async fn next_piece(session: &mut Session, tempo: &mut Tempo) -> Result<Option<Bytes>, Refusal> {
+    let due = tempo.due();
+    let read = session.as_mut().read_request_body();
+    match tokio::time::timeout_at(due.into(), read).await {
+        Ok(Ok(piece)) => {
+            tempo.came(piece.as_ref().map_or(0, Bytes::len));
+            Ok(piece)
+        }
+        Ok(Err(_)) if Instant::now() < due => Err(client_gone()),
+        Ok(Err(_)) | Err(_) => Err(too_slow()),
     }
 }
 
@@ -118,11 +125,7 @@ pub async fn read_whole(
             replays: true,
         });
     }
-    let read = read_all(session, framing, bounds, share);
-    match tokio::time::timeout(bounds.deadline, read).await {
-        Ok(whole) => whole,
-        Err(_) => Err(too_slow()),
-    }
+    read_all(session, framing, bounds, share).await
 }
 
 async fn read_all(
@@ -131,6 +134,7 @@ async fn read_all(
     bounds: &Bounds,
     share: &mut Share,
 ) -> Result<Whole, Refusal> {
+    let mut tempo = Tempo::until(bounds.last);
     let mut held = BytesMut::new();
     let mut first: Option<Bytes> = None;
     if framing == Framing::Unknown {
@@ -146,12 +150,7 @@ async fn read_all(
                 session.as_mut().enable_retry_buffering();
             }
         }
-        let Some(piece) = session
-            .as_mut()
-            .read_request_body()
-            .await
-            .map_err(|_| client_gone())?
-        else {
+        let Some(piece) = next_piece(session, &mut tempo).await? else {
             break;
         };
         let total = so_far + piece.len();
@@ -175,12 +174,7 @@ async fn read_all(
     }
     // HTTP/2 says the end apart from the last piece.
     while !session.as_mut().is_body_done() {
-        match session
-            .as_mut()
-            .read_request_body()
-            .await
-            .map_err(|_| client_gone())?
-        {
+        match next_piece(session, &mut tempo).await? {
             Some(piece) if !piece.is_empty() => return Err(longer_than_declared()),
             Some(_) => {}
             None => break,
@@ -215,6 +209,7 @@ pub async fn peek_upload(
             whole: None,
         });
     }
+    let mut tempo = Tempo::until(bounds.last);
     let mut head = BytesMut::new();
     let mut model = None;
     let mut ended = false;
@@ -224,10 +219,10 @@ pub async fn peek_upload(
             if remaining <= REPLAY {
                 // What remains will be replayed by Pingora; the part before is ours to put back.
                 session.as_mut().enable_retry_buffering();
-                return peek_tail(session, head, length, bounds, content_type).await;
+                return peek_tail(session, head, length, tempo, content_type).await;
             }
         }
-        match next_piece(session, bounds.deadline).await? {
+        match next_piece(session, &mut tempo).await? {
             Some(piece) => head.extend_from_slice(&piece),
             None => ended = true,
         }
@@ -253,11 +248,11 @@ async fn peek_tail(
     session: &mut Session,
     mut head: BytesMut,
     length: usize,
-    bounds: &Bounds,
+    mut tempo: Tempo,
     content_type: &str,
 ) -> Result<Peeked, Refusal> {
     while head.len() < length {
-        match next_piece(session, bounds.deadline).await? {
+        match next_piece(session, &mut tempo).await? {
             Some(piece) => head.extend_from_slice(&piece),
             None => break,
         }
@@ -317,7 +312,7 @@ fn client_gone() -> Refusal {
     Refusal::bad("the request body ended early")
 }
 
-fn too_slow() -> Refusal {
+pub fn too_slow() -> Refusal {
     Refusal::bad("the request body came too slowly")
 }
 

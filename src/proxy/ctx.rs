@@ -1,7 +1,7 @@
 //! What the phases of one request share.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -14,17 +14,21 @@ use super::cut::Cutting;
 use super::edit::Original;
 use super::facts::Facts;
 use super::relay;
+use super::tempo::Tempo;
 use crate::exchange::Exchange;
 use crate::keys::KeyRecord;
 use crate::metering::Dialect;
 use crate::telemetry::access_log::NotServed;
+
+/// As good as never.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// What the phases of one request share.
 pub struct Ctx {
     pub id: Uuid,
     pub started: Instant,
     /// When the whole request must be over (`edge.request_timeout`).
-    pub deadline: Option<Instant>,
+    pub deadline: Instant,
     pub facts: Option<Arc<Facts>>,
     /// Known since the key was found; a refusal moves its error counts.
     pub key: Option<Arc<KeyRecord>>,
@@ -34,6 +38,8 @@ pub struct Ctx {
     pub original: Option<Original>,
     pub share: Option<Share>,
     pub request_size: usize,
+    /// Of a body that is streamed.
+    pub tempo: Option<Tempo>,
     pub exchange: Option<Exchange>,
     /// `include_usage` was asked for in the client's place: its chunk is taken out of the answer.
     pub strip_usage_chunk: bool,
@@ -67,10 +73,11 @@ impl std::fmt::Debug for Ctx {
 
 impl Ctx {
     pub fn new(active: ActiveRequest) -> Self {
+        let started = Instant::now();
         Ctx {
             id: Uuid::now_v7(),
-            started: Instant::now(),
-            deadline: None,
+            started,
+            deadline: started + FAR,
             facts: None,
             key: None,
             model: None,
@@ -78,6 +85,7 @@ impl Ctx {
             original: None,
             share: None,
             request_size: 0,
+            tempo: None,
             exchange: None,
             strip_usage_chunk: false,
             same_peer_again: false,
@@ -99,6 +107,15 @@ impl Ctx {
         self.facts
             .as_ref()
             .map_or(Dialect::OpenAi, |facts| facts.dialect)
+    }
+
+    /// The request is given that much time, from its beginning.
+    pub fn give(&mut self, time: Duration) {
+        self.deadline = self.started + time.min(FAR);
+    }
+
+    pub fn is_overdue(&self) -> bool {
+        Instant::now() >= self.deadline
     }
 
     pub fn request_id(&self) -> String {

@@ -1,16 +1,18 @@
 //! The front door: from a head to an open exchange, or to an answer given here.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pingora::proxy::Session;
+use pingora::{Error, ErrorType};
 
 use super::body::{self, Body, Bounds};
 use super::budget::Share;
 use super::edit::{Edited, edit};
 use super::facts::Facts;
-use super::{Ctx, Edge};
+use super::tempo::Tempo;
+use super::{Ctx, Edge, late};
 use crate::admin::paths::is_ours;
 use crate::config::{Config, OnClientGone};
 use crate::exchange::plan::Demand;
@@ -77,7 +79,13 @@ impl Edge {
             return Ok(Next::Answered);
         }
         let mut share = Share::none(&self.budget);
-        let read = read_body(session, facts, config, &mut share, &mut ctx.body).await?;
+        let bounds = Bounds {
+            max_body: config.edge.max_request_body,
+            max_upload: config.edge.max_upload,
+            max_buffered: config.edge.max_buffered,
+            last: ctx.deadline,
+        };
+        let read = read_body(session, facts, bounds, &mut share, &mut ctx.body).await?;
         ctx.request_size = read.whole.as_ref().map_or(0, Bytes::len);
         ctx.model.clone_from(&read.model);
         let endpoint = match &read.request {
@@ -94,6 +102,10 @@ impl Edge {
             hold(ctx, kept, &mut exchange, &mut share, max_buffered);
         }
         ctx.share = Some(share);
+        if !matches!(ctx.body, Body::Held(_)) && !session.as_mut().is_body_done() {
+            ctx.tempo = Some(Tempo::until(ctx.deadline));
+            late::expect_body(session, ctx);
+        }
         let drain = config.quota.on_client_gone == OnClientGone::Drain && exchange.is_metered();
         let needs_relay = drain || exchange.waits_differ();
         let replays = read.replays && !(needs_relay && matches!(ctx.body, Body::Held(_)));
@@ -104,6 +116,34 @@ impl Edge {
         } else {
             Next::Relay { drain }
         })
+    }
+
+    /// A piece of a streamed upload passes.
+    pub(super) fn upload_passes(
+        &self,
+        session: &Session,
+        ctx: &mut Ctx,
+        bytes: usize,
+        end: bool,
+    ) -> pingora::Result<()> {
+        ctx.request_size += bytes;
+        if ctx.request_size > self.desk.live.load().config.edge.max_upload {
+            let why = "the upload is too large";
+            return Error::e_explain(ErrorType::HTTPStatus(413), why).map_err(Error::into_down);
+        }
+        let Some(tempo) = &mut ctx.tempo else {
+            return Ok(());
+        };
+        if end {
+            ctx.tempo = None;
+            late::begin(session, ctx);
+        } else if tempo.due() <= Instant::now() {
+            return Err(late::slow_body());
+        } else {
+            tempo.came(bytes);
+            late::expect_body(session, ctx);
+        }
+        Ok(())
     }
 }
 
@@ -137,7 +177,8 @@ fn read_head(session: &mut Session, config: &Config, ctx: &mut Ctx) -> Result<Ar
     let (facts, sound) = Facts::read(session, &config.edge.trusted_proxies);
     let facts = Arc::new(facts);
     ctx.facts = Some(Arc::clone(&facts));
-    ctx.deadline = ctx.started.checked_add(config.edge.request_timeout);
+    ctx.give(config.edge.request_timeout);
+    late::begin(session, ctx);
     // A client that does not read must not keep its reservation for ever.
     let write_timeout = config.edge.request_timeout.min(LONGEST_WRITE);
     session.as_mut().set_write_timeout(Some(write_timeout));
@@ -193,16 +234,10 @@ fn holds_json(facts: &Facts) -> bool {
 async fn read_body(
     session: &mut Session,
     facts: &Facts,
-    config: &Config,
+    bounds: Bounds,
     share: &mut Share,
     body: &mut Body,
 ) -> Result<Read, Refusal> {
-    let bounds = Bounds {
-        max_body: config.edge.max_request_body,
-        max_upload: config.edge.max_upload,
-        max_buffered: config.edge.max_buffered,
-        deadline: config.edge.request_timeout,
-    };
     if !holds_json(facts) {
         let peeked = body::peek_upload(
             session,

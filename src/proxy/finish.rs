@@ -1,13 +1,13 @@
 //! The end of a request: failures told to the client, the exchange closed, one line and its metrics.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource};
 
-use super::{Ctx, Edge, cut, retry};
-use crate::exchange::{Closed, End, Exchange, RefusedFacts};
+use super::{Ctx, Edge, cut, late, retry};
+use crate::exchange::{Closed, End, Exchange, Refusal, RefusedFacts};
 use crate::metering::Usage;
 use crate::quota::Settled;
 use crate::store::UsageEvent;
@@ -34,6 +34,10 @@ impl Edge {
         // After a head nothing can be said any more: the connection breaks, so that a truncated
         // answer does not look like a whole one.
         if session.response_written().is_some() {
+            if ctx.is_overdue() && *e.esource() == ErrorSource::Upstream {
+                ctx.refused = Some((504, Refusal::UpstreamTimeout.code()));
+                late::Words::of(ctx).tell(session).await;
+            }
             return 0;
         }
         let max_upload = self.desk.live.load().config.edge.max_upload;
@@ -63,7 +67,9 @@ impl Edge {
         let code = ctx
             .refused
             .map(|(_, code)| code)
-            .or((end == End::Cut).then_some("QUOTA_EXCEEDED"));
+            .or((end == End::Cut).then_some("QUOTA_EXCEEDED"))
+            .or((ctx.line.pace.is_late() && ctx.is_overdue())
+                .then_some(Refusal::UpstreamTimeout.code()));
         let error = code.map(|code| (code, e.map_or("", |e| e.etype().as_str())));
         // One whose answer was drained ended well, and yet nobody was there to read it.
         if ctx.line.client_is_gone() {
@@ -82,8 +88,7 @@ impl Edge {
         } else {
             exchange.ended(end, error)
         };
-        let overdue = ctx.deadline.is_some_and(|until| until < Instant::now());
-        self.answer_ended(&mut ended.exchange, end, overdue);
+        self.answer_ended(&mut ended.exchange, end, ctx.is_overdue());
         let closed = ended.settle().await;
         self.metrics.exchange_ended();
         if let Some(closed) = closed {
@@ -98,6 +103,8 @@ impl Edge {
             _ if ctx.cutting.is_cut() => End::Cut,
             Some(_) if late && exchange.body_has_begun() => End::UpstreamBroke,
             Some(_) if late => End::Failed,
+            // Its upload came too slowly: no upstream got it whole.
+            Some(e) if retry::is_of_slow_client(e) && exchange.status() == 0 => End::Failed,
             Some(e) if *e.esource() == ErrorSource::Downstream && !retry::is_status(e) => {
                 End::ClientGone
             }

@@ -105,12 +105,14 @@ impl Edge {
     }
 }
 
-/// Makes a caller's head into the one that the peer sees.
+/// Makes a caller's head into the one that the peer sees. `socket_model` is what the peer calls the
+/// model of a WebSocket, where that is another name than the caller's.
 pub fn to_upstream(
     head: &mut RequestHeader,
     peer: &Peer,
     dialect: Dialect,
     length: Option<usize>,
+    socket_model: Option<&str>,
 ) -> Result<()> {
     let doomed: Vec<HeaderName> = head
         .headers
@@ -127,7 +129,7 @@ pub fn to_upstream(
         (_, port) => format!("{}:{port}", config.host),
     };
     head.insert_header(header::HOST, host)?;
-    target::rewrite(head, config)?;
+    target::rewrite(head, config, socket_model)?;
     hide_protocols(head)?;
     if let Some(credential) = &config.credential {
         match dialect {

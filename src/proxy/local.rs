@@ -52,7 +52,7 @@ impl Edge {
             max_body: MAX_BODY,
             max_upload: MAX_BODY,
             max_buffered: config.edge.max_buffered,
-            deadline: BODY_TIMEOUT,
+            last: ctx.deadline.min(ctx.started + BODY_TIMEOUT),
         };
         let mut share = Share::none(&self.budget);
         let read = body::read_whole(session, &bounds, &mut share, facts.expects_continue);

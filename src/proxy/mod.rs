@@ -20,11 +20,14 @@ mod budget;
 mod busy;
 mod ctx;
 mod cut;
+pub mod door;
 mod edit;
 mod entry;
 mod facts;
 mod finish;
+mod h2_stream;
 mod headers;
+mod late;
 mod local;
 mod models;
 mod pace;
@@ -33,8 +36,11 @@ mod relay;
 mod reply;
 mod retry;
 mod target;
+mod tempo;
+pub mod tls;
 pub mod trip;
 mod verdict;
+mod watch;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -218,7 +224,13 @@ impl ProxyHttp for Edge {
         }
         let dialect = exchange.dialect;
         let peer = exchange.peer().ok_or_else(Self::no_peer)?;
-        headers::to_upstream(upstream_request, peer, dialect, length)
+        let is_socket = ctx
+            .facts
+            .as_ref()
+            .is_some_and(|facts| facts.socket.is_some());
+        let alias = exchange.route().upstream_model.as_deref();
+        let socket_model = alias.filter(|_| is_socket);
+        headers::to_upstream(upstream_request, peer, dialect, length, socket_model)
     }
 
     async fn request_body_filter(
@@ -229,14 +241,9 @@ impl ProxyHttp for Edge {
         ctx: &mut Self::CTX,
     ) -> Result<()> {
         trip::wire(session, "request_body_filter");
-        let came = body.as_ref().map_or(0, Bytes::len);
         if !matches!(ctx.body, Body::Held(_)) {
-            ctx.request_size += came;
-            let limit = self.desk.live.load().config.edge.max_upload;
-            if ctx.request_size > limit {
-                return Error::e_explain(ErrorType::HTTPStatus(413), "the upload is too large")
-                    .map_err(Error::into_down);
-            }
+            let came = body.as_ref().map_or(0, Bytes::len);
+            self.upload_passes(session, ctx, came, end_of_stream)?;
         }
         ctx.body.outgoing(body, end_of_stream);
         Ok(())
@@ -311,11 +318,8 @@ impl ProxyHttp for Edge {
         let Some(exchange) = ctx.exchange.as_mut() else {
             return Ok(None);
         };
-        if ctx
-            .deadline
-            .is_some_and(|deadline| Instant::now() > deadline)
-        {
-            return Err(retry::too_long());
+        if Instant::now() > ctx.deadline {
+            return Err(late::too_long());
         }
         let chunk = body.clone().unwrap_or_default();
         if session.response_written().is_none() && verdict::tells_empty_account(exchange, &chunk) {
@@ -350,6 +354,7 @@ impl ProxyHttp for Edge {
 
     async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Self::CTX) {
         trip::wire(session, "logging");
+        late::end(session);
         if !ctx.relayed && !self.goes_back(ctx) {
             self.finish(session, e, ctx).await;
         }

@@ -1,5 +1,5 @@
-//! How long an upstream may take: to its first byte, and from one piece to the next. Kept by the outer
-//! request of a [`super::relay`], told of each attempt by the inner one.
+//! How long an upstream may take: to its first byte, from one piece to the next, and in all. Kept by the
+//! outer request of a [`super::relay`], told of each attempt by the inner one.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -25,22 +25,27 @@ struct At {
     sent: Option<(Instant, Timeouts)>,
     /// When the answer's last piece came.
     piece: Option<Instant>,
+    /// When the whole request must be over.
+    end: Option<Instant>,
 }
 
 impl At {
     fn due(self) -> Option<Instant> {
-        let (sent, allowed) = self.sent?;
-        Some(match self.piece {
+        let next = self.sent.map(|(sent, allowed)| match self.piece {
             Some(piece) => piece + allowed.idle,
             None => sent + allowed.first_byte,
-        })
+        });
+        next.into_iter().chain(self.end).min()
     }
 }
 
 impl Pace {
-    /// Another inner request begins.
-    pub fn begin(&self) {
-        *self.at.lock() = At::default();
+    /// Another inner request begins; by `end` all must be over.
+    pub fn begin(&self, end: std::time::Instant) {
+        *self.at.lock() = At {
+            end: Some(end.into()),
+            ..At::default()
+        };
         self.late.store(false, Ordering::Release);
     }
 
@@ -62,11 +67,11 @@ impl Pace {
     /// Waits until the upstream has taken too long. Cancel safe.
     pub async fn runs_out(&self) {
         loop {
-            let due = self.at.lock().due();
-            match due {
+            let at = *self.at.lock();
+            match at.due() {
                 Some(due) if due <= Instant::now() => break,
-                Some(due) => tokio::time::sleep_until(due).await,
-                None => tokio::time::sleep(LOOK).await,
+                Some(due) if at.sent.is_some() => tokio::time::sleep_until(due).await,
+                _ => tokio::time::sleep(LOOK).await,
             }
         }
         self.late.store(true, Ordering::Release);
@@ -97,6 +102,8 @@ mod tests {
         assert_eq!(at.due(), Some(after(35)));
         at.piece = Some(after(22));
         assert_eq!(at.due(), Some(after(27)));
+        at.end = Some(after(25));
+        assert_eq!(at.due(), Some(after(25)));
     }
 
     #[tokio::test]
@@ -105,7 +112,7 @@ mod tests {
         pace.sent(allowed(0, 5));
         pace.runs_out().await;
         assert!(pace.is_late());
-        pace.begin();
+        pace.begin(std::time::Instant::now());
         assert!(!pace.is_late());
     }
 }

@@ -59,7 +59,8 @@ impl Edge {
                 return Err(error);
             }
         };
-        let longest = self.desk.live.load().config.edge.request_timeout;
+        let left = ctx.deadline.saturating_duration_since(Instant::now());
+        let longest = left.max(Duration::from_millis(1));
         let mut http = self
             .trust
             .http_peer(&peer, &pool.config, address, connect, longest);
@@ -104,8 +105,8 @@ impl Trust {
         made
     }
 
-    /// The connection's settings. Certificates are verified, against the host's name or `sni`.
-    /// `connect` is for TCP and TLS together.
+    /// The connection's settings; no wait is longer than `longest`, and `connect` is for TCP and TLS
+    /// together. Certificates are verified, against the host's name or `sni`.
     pub fn http_peer(
         &self,
         peer: &Peer,
@@ -132,6 +133,7 @@ impl Trust {
         };
         http.options.max_h2_streams = MAX_STREAMS;
         let timeouts = &pool.timeouts;
+        let connect = connect.min(longest);
         http.options.connection_timeout = Some(connect);
         http.options.total_connection_timeout = Some(connect);
         // Pingora knows one read time-out for head and body: the longer of the two. Where they differ, a

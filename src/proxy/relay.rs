@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::pace::Pace;
-use super::{Ctx, Edge, retry};
+use super::{Ctx, Edge, late, retry};
 use crate::config::RetryOn;
 use crate::exchange::Refusal;
 
@@ -98,10 +98,14 @@ impl Edge {
                 "no inner requests on this session",
             );
         };
+        let (deadline, words) = (ctx.deadline, late::Words::of(&ctx));
         loop {
             match run(session, &spawner, ctx, drain).await? {
                 Ride::Whole => return Ok(()),
                 Ride::Broken => {
+                    if Instant::now() >= deadline.into() {
+                        words.tell(session).await;
+                    }
                     let why = "the answer was not whole";
                     return Error::e_explain(ErrorType::ConnectionClosed, why);
                 }
@@ -143,11 +147,12 @@ impl Edge {
     /// Books an attempt without a first byte in time; true where another one is to follow.
     fn came_late(&self, ctx: &mut Ctx, error: &mut Error) -> bool {
         ctx.refused = None;
+        let overdue = ctx.is_overdue();
         let Some(exchange) = ctx.exchange.as_mut() else {
             return false;
         };
         self.attempt_failed(exchange, error);
-        retry::wants_another(exchange, Some(RetryOn::Timeout))
+        !overdue && retry::wants_another(exchange, Some(RetryOn::Timeout))
     }
 }
 
@@ -158,7 +163,7 @@ async fn run(
     drain: bool,
 ) -> Result<Ride> {
     let line = Arc::clone(&ctx.line);
-    line.pace.begin();
+    line.pace.begin(ctx.deadline);
     let (give_back, back) = oneshot::channel();
     ctx.way_back = Some(give_back);
     let head = session.req_header_mut();

@@ -10,7 +10,7 @@ use pingora::{Error, ErrorSource, ErrorType, RetryType};
 
 use super::body::Body;
 use super::verdict::turned_us_away;
-use super::{Ctx, Edge, cut};
+use super::{Ctx, Edge, body, cut, late};
 use crate::config::RetryOn;
 use crate::exchange::{Exchange, Refusal};
 use crate::telemetry::label::UpstreamOutcome;
@@ -21,14 +21,16 @@ impl Edge {
         &self,
         session: &mut Session,
         peer: &HttpPeer,
-        mut e: Box<Error>,
+        e: Box<Error>,
         ctx: &mut Ctx,
         connection_was_pooled: bool,
     ) -> Box<Error> {
+        let mut e = late::attributed(session, e, ctx);
         let never_read = was_never_read(&e, peer, connection_was_pooled);
         e.retry.decide_reuse(false);
         let wished = e.retry();
         e.set_retry(false);
+        let overdue = ctx.is_overdue();
         let Some(exchange) = ctx.exchange.as_mut() else {
             return e;
         };
@@ -43,8 +45,8 @@ impl Edge {
             return e;
         }
         let can_replay = can_replay(session, &ctx.body);
-        let in_time = wished || exchange.since_sent() <= STALE_SHOWS;
-        if never_read && in_time && can_replay && !ctx.repeated {
+        let at_once = wished || exchange.since_sent() <= STALE_SHOWS;
+        if never_read && at_once && !overdue && can_replay && !ctx.repeated {
             ctx.repeated = true;
             ctx.same_peer_again = true;
             ctx.ways = None;
@@ -54,20 +56,21 @@ impl Edge {
             return e;
         }
         self.attempt_failed(exchange, &e);
-        let again = turned_us_away(&e) || wants_another(exchange, kind(&e));
-        e.set_retry(can_replay && again && exchange.may_try_another());
+        let another = turned_us_away(&e) || wants_another(exchange, kind(&e));
+        e.set_retry(can_replay && !overdue && another && exchange.may_try_another());
         e
     }
 
     /// No connection to the peer at `address`: its next address is tried, then another peer, whatever
     /// was read of the body by now.
     pub(super) fn connect_failed(&self, ctx: &mut Ctx, address: Option<SocketAddr>, e: &mut Error) {
+        let in_time = !ctx.is_overdue();
         let peer = ctx.exchange.as_ref().and_then(|one| one.peer());
         if let (Some(peer), Some(address)) = (peer, address) {
             self.addresses.unreachable(peer, address);
         }
         let now = Instant::now();
-        if ctx.ways.as_ref().is_some_and(|ways| ways.is_another(now)) {
+        if in_time && ctx.ways.as_ref().is_some_and(|ways| ways.is_another(now)) {
             ctx.same_peer_again = true;
             e.set_retry(true);
             return;
@@ -78,7 +81,7 @@ impl Edge {
         }
         let again = ctx.exchange.as_mut().is_some_and(|exchange| {
             self.attempt_failed(exchange, e);
-            wants_another(exchange, Some(RetryOn::Connect))
+            in_time && wants_another(exchange, Some(RetryOn::Connect))
         });
         e.set_retry(again);
     }
@@ -107,6 +110,11 @@ pub fn kind(error: &Error) -> Option<RetryOn> {
 /// Whether an error carries a status: somebody's judgement, and not a broken connection.
 pub fn is_status(error: &Error) -> bool {
     matches!(error.etype(), ErrorType::HTTPStatus(_))
+}
+
+/// Whether a client was too slow with its body.
+pub fn is_of_slow_client(error: &Error) -> bool {
+    *error.esource() == ErrorSource::Downstream && *error.etype() == ErrorType::ReadTimedout
 }
 
 /// A connection that its peer had closed before the request came shows it at once; who closes later
@@ -149,15 +157,6 @@ pub fn can_replay(session: &Session, body: &Body) -> bool {
     matches!(body, Body::Held(_)) || !session.as_ref().retry_buffer_truncated()
 }
 
-/// The answer goes on beyond `edge.request_timeout`.
-pub fn too_long() -> Box<Error> {
-    Error::explain(
-        ErrorType::ReadTimedout,
-        "the answer takes longer than edge.request_timeout",
-    )
-    .into_up()
-}
-
 /// What the client is told of a failure that is final. `None` where the client itself is gone.
 pub fn refusal(error: &Error, max_upload: usize) -> Option<Refusal> {
     if *error.esource() == ErrorSource::Downstream {
@@ -165,8 +164,10 @@ pub fn refusal(error: &Error, max_upload: usize) -> Option<Refusal> {
             ErrorType::HTTPStatus(413) => Some(Refusal::BodyTooLarge { limit: max_upload }),
             ErrorType::ReadError
             | ErrorType::WriteError
+            | ErrorType::WriteTimedout
             | ErrorType::ConnectionClosed
             | ErrorType::H2Error => None,
+            ErrorType::ReadTimedout => Some(body::too_slow()),
             _ => Some(Refusal::bad("the request could not be read")),
         };
     }

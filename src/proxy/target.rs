@@ -1,5 +1,7 @@
 //! The target of a request at a peer: its base path, the client's path, both queries.
 
+use std::fmt::Write as _;
+
 use pingora::Result;
 use pingora::http::RequestHeader;
 
@@ -7,16 +9,20 @@ use super::facts::query_without_key;
 use crate::config::PeerConfig;
 
 /// Puts the peer's base path before the path, takes the caller's key out of the query and adds the
-/// peer's own.
-pub fn rewrite(head: &mut RequestHeader, config: &PeerConfig) -> Result<()> {
+/// peer's own. `model` is what the peer calls the model that the query names.
+pub fn rewrite(head: &mut RequestHeader, config: &PeerConfig, model: Option<&str>) -> Result<()> {
     let own = config.query.as_ref().map_or("", |query| query.reveal());
     let query = head.uri.query();
     let has_key = query.is_some_and(|q| q.split('&').any(|pair| pair.starts_with("key=")));
-    if config.base_path.is_empty() && own.is_empty() && !has_key {
+    if config.base_path.is_empty() && own.is_empty() && !has_key && model.is_none() {
         return Ok(());
     }
     let mut target = path_below(&config.base_path, head.uri.path());
-    let query = joined(&query.map(query_without_key).unwrap_or_default(), own);
+    let mut query = query.map(query_without_key).unwrap_or_default();
+    if let Some(model) = model {
+        query = query_with_model(&query, model);
+    }
+    let query = joined(&query, own);
     if !query.is_empty() {
         target.push('?');
         target.push_str(&query);
@@ -68,6 +74,30 @@ fn joined(client: &str, own: &str) -> String {
         .filter(|pair| !names.contains(&name(pair)));
     let pairs = kept.chain(own.split('&')).filter(|pair| !pair.is_empty());
     pairs.collect::<Vec<_>>().join("&")
+}
+
+/// The query with another model in the place of each that it names.
+fn query_with_model(query: &str, model: &str) -> String {
+    let named = format!("model={}", escaped(model));
+    let pairs = query.split('&').map(|pair| {
+        let names_it = pair.starts_with("model=");
+        if names_it { named.as_str() } else { pair }
+    });
+    pairs.collect::<Vec<_>>().join("&")
+}
+
+/// As a part of a query (RFC 3986 section 2.1).
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/:@".contains(&byte) {
+            out.push(char::from(byte));
+        } else if write!(out, "%{byte:02X}").is_err() {
+            // A string takes whatever is written to it.
+            break;
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -133,5 +163,16 @@ mod tests {
             joined("a=1&api-version=1&b", "api-version=2"),
             "a=1&b&api-version=2"
         );
+    }
+
+    #[test]
+    fn an_alias_takes_the_place_of_every_model_in_the_query() {
+        for (query, model, seen) in [
+            ("model=a", "b", "model=b"),
+            ("x=1&model=a&y&model=c", "b/d", "x=1&model=b/d&y&model=b/d"),
+            ("model=a", "b c&d=", "model=b%20c%26d%3D"),
+        ] {
+            assert_eq!(query_with_model(query, model), seen);
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::keys::KeyId;
 use crate::time::UnixMs;
 
 /// Which usage events to read, newest first.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct UsageQuery {
     pub key: Option<KeyId>,
     pub since: Option<UnixMs>,
@@ -42,7 +42,7 @@ pub struct Rollup {
 }
 
 /// What sums are told apart by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SumBy {
     Key,
     Model,
@@ -55,7 +55,7 @@ pub enum SumBy {
 }
 
 /// Which usage to sum up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct SumQuery {
     pub key: Option<KeyId>,
     pub since: UnixMs,
@@ -66,7 +66,7 @@ pub struct SumQuery {
 
 /// The usage of one key, model, day, error code or end user. The figures mean what they mean in a
 /// [`Rollup`]; of an error code `calls` and `errors` are known and the others 0.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageSum {
     /// The key's id, the model or end user (empty where none was named), the day or the code.
     pub name: String,

@@ -18,14 +18,6 @@ const STRANGERS: u64 = 20_000;
 /// What an edge may remember of strangers: 100 000 hashes, and what stands around them.
 const MOST_MEMORY: u64 = 100 << 20;
 
-/// Kilobytes of a process that are in memory.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.unwrap().trim().strip_suffix(" kB").unwrap();
-    kilobytes.parse::<u64>().unwrap() << 10
-}
-
 /// Commands that change something, all kinds of them.
 fn writes(redis: &RedisServer) -> u64 {
     let all = ["set", "zadd", "hset", "hincrby", "incr", "del", "setrange"];
@@ -40,8 +32,8 @@ async fn a_flood_of_made_up_keys_costs_a_read_each_and_nothing_else() {
     let key = fleet.admin(0).key(0).await;
     fleet.serves(0, &key).await;
     fleet.settled().await;
-    let pid = fleet.edge(0).process().pid();
-    let before = (calls(&redis, "get"), writes(&redis), resident(pid));
+    let resident = || fleet.edge(0).process().resident();
+    let before = (calls(&redis, "get"), writes(&redis), resident());
 
     let mut chance = Chance::from_env();
     let over = Arc::new(AtomicBool::new(false));
@@ -80,7 +72,7 @@ async fn a_flood_of_made_up_keys_costs_a_read_each_and_nothing_else() {
 
     let read = calls(&redis, "get") - before.0;
     let written = writes(&redis) - before.1;
-    let grown = resident(pid).saturating_sub(before.2);
+    let grown = resident().saturating_sub(before.2);
     println!(
         "{strangers} strangers: {read} reads, {written} writes, {grown} bytes; {served} served"
     );

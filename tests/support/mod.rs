@@ -32,6 +32,7 @@ pub mod chance;
 pub mod fake;
 pub mod fault_proxy;
 pub mod fleet;
+pub mod h2_wire;
 pub mod load;
 pub mod nginx;
 pub mod process;

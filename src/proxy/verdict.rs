@@ -80,7 +80,7 @@ impl Edge {
         let now = UnixMs::now();
         let attempt = exchange.at_peer();
         if attempt.is_some_and(|attempt| attempt.failed(now, limit, cooldown_ms)) {
-            let rest = Some(RestCause::Failures);
+            let rest = Some((RestCause::Failures, cooldown_ms));
             self.tell(exchange, false, "it failed too often in a row", rest);
         }
     }
@@ -100,7 +100,7 @@ impl Edge {
         exchange: &Exchange,
         healthy: bool,
         because: &'static str,
-        rest: Option<RestCause>,
+        rest: Option<(RestCause, i64)>,
     ) {
         let Some(peer) = exchange.peer() else { return };
         let event = PeerHealth {
@@ -147,15 +147,16 @@ impl Edge {
         let text = |name: &str| head.headers.get(name)?.to_str().ok();
         let room = Room::read(text, now);
         let is_busy = BUSY.contains(&head.status.as_u16());
-        let rest = is_busy.then(|| rest::asked_ms(text, now)).flatten();
+        let asked = is_busy.then(|| rest::asked_ms(text, now)).flatten();
         let Some(attempt) = exchange.at_peer() else {
             return;
         };
         if !room.says_nothing() {
             attempt.has_room(&room, now);
         }
-        if rest.is_some_and(|ms| attempt.asked_to_rest(now.plus_ms(ms), now)) {
-            let rest = Some(RestCause::Asked);
+        let Some(ms) = asked else { return };
+        if attempt.asked_to_rest(now.plus_ms(ms), now) {
+            let rest = Some((RestCause::Asked, ms));
             self.tell(exchange, false, "its provider asked for a rest", rest);
         }
     }

@@ -102,8 +102,8 @@ pub struct PeerHealth<'a> {
     pub healthy: bool,
     /// Our own words.
     pub because: &'static str,
-    /// Where it rests from now on.
-    pub rest: Option<RestCause>,
+    /// Where it rests from now on: why, and for how many milliseconds.
+    pub rest: Option<(RestCause, i64)>,
 }
 
 impl PeerHealth<'_> {
@@ -116,13 +116,15 @@ impl PeerHealth<'_> {
             ..
         } = self;
         metrics.peers.healthy(pool, peer, *healthy);
-        if let Some(cause) = self.rest {
+        let mut time = String::new();
+        if let Some((cause, ms)) = self.rest {
             metrics.peers.of(pool, peer).rests(cause);
+            time = format!(" for {ms} ms");
         }
         if *healthy {
             log::info!("peer {peer} of pool {pool} is in rotation: {because}");
         } else {
-            log::warn!("peer {peer} of pool {pool} is out of rotation: {because}");
+            log::warn!("peer {peer} of pool {pool} is out of rotation{time}: {because}");
         }
     }
 }

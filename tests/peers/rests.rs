@@ -81,7 +81,11 @@ async fn it_is_heard_in_every_form_and_of_every_busy_status() {
         let lines = access_lines(&rig, 3).await;
         let skipped = json!([{"pool": "only", "peer": peer.to_string(), "reason": "resting"}]);
         assert_eq!(lines[2]["passed_over"], skipped, "{}", lines[2]);
-        assert!(rig.process().output().contains("asked for a rest"));
+        assert!(
+            rig.process()
+                .output()
+                .contains("ms: its provider asked for a rest")
+        );
         drop(tell);
     }
 }

@@ -106,6 +106,8 @@ enum Do {
     Answer,
     /// RST_STREAM with REFUSED_STREAM: it was not looked at (RFC 9113 section 8.7).
     Refuse,
+    /// GOAWAY, with the request before as the last one that was looked at (section 6.8).
+    GoAway,
     /// The connection ends, and nothing is said of the request.
     HangUp,
 }
@@ -135,6 +137,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
 /// Of DATA and HEADERS; of SETTINGS it says that theirs are taken.
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -168,6 +171,10 @@ async fn http2_connection(mut stream: TcpStream, acts: &[Do], read: Arc<Mutex<us
             Do::Refuse => {
                 let refusal = frame(RST_STREAM, 0, id, &REFUSED_STREAM);
                 stream.write_all(&refusal).await.unwrap();
+            }
+            Do::GoAway => {
+                let last = [&(id - 2).to_be_bytes()[..], &[0; 4]].concat();
+                stream.write_all(&frame(GOAWAY, 0, 0, &last)).await.unwrap();
             }
             Do::Answer => {
                 // `:status 200` and a content type, as RFC 7541 has them in its table.
@@ -206,6 +213,17 @@ async fn a_stream_that_was_refused_unread_is_sent_once_more() {
     let url = format!("http://{address}");
     let labels = format!(r#"outcome="stale",peer="{}",pool="only""#, name_of(&url));
     counts(&rig, "upstream_attempts_total", &labels, 2).await;
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_a_goaway_leaves_out_is_sent_once_more() {
+    let (address, read) = http2_server(&[Do::Answer, Do::GoAway, Do::Answer]).await;
+    let rig = over_http2(address).await;
+    let key = rig.admin().key(0).await;
+    assert_eq!(ask(&rig, &key).await, 200);
+    assert_eq!(ask(&rig, &key).await, 200);
+    assert_eq!(*read.lock().unwrap(), 3);
     rig.end().await;
 }
 

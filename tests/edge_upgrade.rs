@@ -1,11 +1,6 @@
 //! RELIABILITY 18: a new process takes over from a running one, and no request notices; one that cannot
 //! take over leaves the running one as it was.
-#![expect(
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "helpers of tests"
-)]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt as _;
@@ -27,6 +22,7 @@ use support::chance::Chance;
 use support::redis_server::RedisServer;
 use support::rig::{Builder, CHAT, Rig, chat, chat_stream};
 use support::soak::soak;
+use support::tls::Certificates;
 use support::wait::{PATIENCE, eventually};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_quota-proxy");
@@ -552,6 +548,32 @@ async fn strangers_and_signals_change_nothing() {
     succession.end().await.books().assert_balanced();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_service_manager_follows_the_process_that_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let hears = || {
+        let mut text = [0; 512];
+        let length = manager.recv(&mut text).unwrap();
+        String::from_utf8(text[..length].to_vec()).unwrap()
+    };
+    let serving = |pid: u32| format!("READY=1\nMAINPID={pid}\nSTATUS=serving");
+    let builder = Rig::builder().env("NOTIFY_SOCKET", &path.display().to_string());
+    let mut succession = Succession::start(builder).await;
+    assert_eq!(hears(), serving(succession.pid()));
+    for _ in 0..2 {
+        succession.upgrade().await;
+        assert_eq!(hears(), serving(succession.pid()));
+    }
+    // The ends of those before are no end of the service.
+    succession.end().await;
+    assert_eq!(hears(), "STOPPING=1\nSTATUS=draining");
+    manager.set_nonblocking(true).unwrap();
+    assert!(manager.recv(&mut [0; 512]).is_err(), "nothing more is said");
+}
+
 fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| {
         use std::os::unix::fs::MetadataExt as _;
@@ -636,5 +658,49 @@ async fn an_edge_of_a_fleet_is_upgraded_with_its_journal() {
         }
     })
     .await;
+    succession.end().await;
+}
+
+/// A handshake of the new process is at the old address, a stream of the old one ends whole.
+#[tokio::test]
+async fn tls_goes_over_with_its_address() {
+    let certificates = Certificates::of("DNS:first.example");
+    let tls = json!([{"listen": "127.0.0.1:0", "cert": certificates.path("server.pem"),
+                      "key": certificates.path("server.key")}]);
+    let mut succession = Succession::start(Rig::builder().set("edge.tls", tls)).await;
+    let rig = &succession.rig;
+    let key = rig.admin().key(0).await;
+    let port = rig.process().tls[0].port();
+    let curl = |wish: &str| {
+        let mut command = Command::new("curl");
+        command.args([
+            "--silent",
+            "--show-error",
+            "--no-buffer",
+            "--noproxy",
+            "*",
+            "--cacert",
+        ]);
+        command.arg(certificates.path("ca.pem"));
+        command.args(["--resolve", &format!("first.example:{port}:127.0.0.1")]);
+        command.args(["-H", &format!("authorization: Bearer {}", key.secret)]);
+        command.args([
+            "-H",
+            &format!("x-fake: {wish}"),
+            "-H",
+            "content-type: application/json",
+        ]);
+        command.args(["--data", &chat_stream("gpt-4o").to_string()]);
+        command.arg(format!("https://first.example:{port}{CHAT}"));
+        command
+    };
+    let running = tokio::spawn(output(curl("tokens=150,interval=20ms")));
+    rig.fake().ledger_when(|ledger| ledger.requests == 1).await;
+    succession.upgrade().await;
+    let later = output(curl("tokens=3")).await;
+    for said in [running.await.unwrap(), later] {
+        let (out, err) = texts(&said);
+        assert!(out.ends_with("data: [DONE]\n\n"), "{out}{err}");
+    }
     succession.end().await;
 }

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ use tower::ServiceExt as _;
 
 /// A head must be whole after this time; an idle connection is closed after it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// For how long an idle connection stays open after the end of the service: a request may be on its way
+/// over it. The answer says that it is the last.
+const LAST_REQUEST: Duration = Duration::from_secs(2);
 const MAX_HEADERS: usize = 64;
 /// Bytes of a request head at most.
 const MAX_HEAD: usize = 32 * 1024;
@@ -77,8 +81,17 @@ impl ServerApp for AdminApp {
             .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), service);
-        // An idle connection is not closed at the service's end: a request may be on its way over it.
-        // Its answer will say that it is the last, and the process ends with the connections or not.
+        let mut connection = pin!(connection);
+        let mut shutdown = shutdown.clone();
+        let over = async {
+            // A service that has gone is over too.
+            drop(shutdown.wait_for(|down| *down).await);
+            tokio::time::sleep(LAST_REQUEST).await;
+        };
+        tokio::select! {
+            ended = connection.as_mut() => return close(ended),
+            () = over => connection.as_mut().graceful_shutdown(),
+        }
         close(connection.await)
     }
 }

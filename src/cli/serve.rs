@@ -46,9 +46,7 @@ pub fn run(options: &Options, err: &mut dyn Write) -> Result<(), String> {
             path.display()
         );
     }
-    for notice in &loaded.notices {
-        log::info!("{notice}");
-    }
+    loaded.tell();
     let start = match options.upgrade {
         true => Start::TakeOver,
         false => Start::Fresh,

@@ -26,6 +26,15 @@ pub struct Loaded {
     pub source: Option<PathBuf>,
 }
 
+impl Loaded {
+    /// Logs the notices.
+    pub fn tell(&self) {
+        for notice in &self.notices {
+            log::info!("{notice}");
+        }
+    }
+}
+
 /// Loads `path`, else the file that `$QUOTA_PROXY_CONFIG` names, else `DEFAULT_FILE` if it is there,
 /// else the built-in defaults (whose relative paths start at the working directory).
 ///

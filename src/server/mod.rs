@@ -154,13 +154,7 @@ fn build(
     let admin = bind_one("admin.listen", config.admin.listen, &mut taker)?;
     let metrics = Arc::new(Metrics::new().map_err(|fault| StartError::Metrics(fault.to_string()))?);
     let access_log = open_access_log(&config, &metrics)?;
-    if let Some(taker) = &mut taker {
-        let path = config.server.upgrade_sock.clone();
-        let refused = |cause| StartError::TakeOver { path, cause };
-        let file = engine::file_of(&config.store);
-        taker.take_books(file.as_deref()).map_err(refused)?;
-    }
-    let engine = Engine::open(&config, taker.is_some())?;
+    let engine = open_books(&config, taker)?;
     let store = engine.store();
     let draining = Arc::new(AtomicBool::new(false));
     let (settler, queue) = Settler::new(config.quota.reservation_ttl);
@@ -215,6 +209,18 @@ fn build(
         giver,
         taker: None,
     })
+}
+
+/// The last thing that can fail: until a new process has the books the old one waits for it.
+fn open_books(config: &Config, taker: Option<&mut Taker>) -> Result<Engine, StartError> {
+    let adopt = taker.is_some();
+    if let Some(taker) = taker {
+        let path = config.server.upgrade_sock.clone();
+        let refused = |cause| StartError::TakeOver { path, cause };
+        let file = engine::file_of(&config.store);
+        taker.take_books(file.as_deref()).map_err(refused)?;
+    }
+    Engine::open(config, adopt)
 }
 
 fn bind_all(

@@ -99,6 +99,7 @@ impl Signals {
         match loaded {
             Ok(loaded) => {
                 logging::set_level(loaded.config.log.level);
+                loaded.tell();
                 let old = Arc::clone(&self.desk.live.load().config);
                 let config = Arc::new(old.reloaded(loaded.config));
                 let live = self.desk.live.load().changed(config);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::keys::KeyId;
-use crate::time::UnixMs;
+use crate::time::{UnixMs, as_ms};
 
 /// Which usage events to read, newest first.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -58,8 +58,10 @@ pub enum SumBy {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct SumQuery {
     pub key: Option<KeyId>,
+    #[serde(with = "as_ms")]
     pub since: UnixMs,
     /// Exclusive.
+    #[serde(with = "as_ms")]
     pub until: UnixMs,
     pub by: SumBy,
 }

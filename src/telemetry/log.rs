@@ -75,10 +75,11 @@ impl Log for StderrLog {
         if !self.enabled(record.metadata()) {
             return;
         }
+        let message = record.args().to_string();
         let line = line(
-            record.level(),
+            level(record.level(), record.target(), &message),
             record.target(),
-            &record.args().to_string(),
+            &message,
             (!self.journald).then(UnixMs::now),
         );
         // A closed stderr must not stop an exchange.
@@ -96,6 +97,16 @@ fn most_verbose(target: &str) -> LevelFilter {
         LevelFilter::Warn
     } else {
         LevelFilter::Info
+    }
+}
+
+/// The level of a line. Pingora calls every client that does not come through its TLS handshake an
+/// error: a port scan would wake the operator, who can do nothing about it.
+fn level(said: Level, target: &str, message: &str) -> Level {
+    let of_client = message.starts_with("Downstream handshake");
+    match of_client && is_within(target, "pingora_core::services::listening") {
+        true => Level::Info,
+        false => said,
     }
 }
 
@@ -223,6 +234,19 @@ mod tests {
         }
         let kept = line(Level::Error, "pingora_proxy", said[2], AT);
         assert!(kept.contains("POST /v1beta/m:gen?…, Host: a"), "{kept}");
+    }
+
+    #[test]
+    fn a_client_that_fails_its_handshake_is_no_error_of_ours() {
+        let listening = "pingora_core::services::listening";
+        let of = |target, message| level(Level::Error, target, message);
+        let failed = "Downstream handshake error from 1.2.3.4:5: TLSHandshakeFailure";
+        assert_eq!(of(listening, failed), Level::Info);
+        assert_eq!(
+            of(listening, "Accept() failed too many files"),
+            Level::Error
+        );
+        assert_eq!(of("quota_proxy::store", failed), Level::Error);
     }
 
     #[test]

@@ -116,6 +116,27 @@ async fn the_whole_chain_is_shown_and_the_protocol_is_negotiated() {
     rig.end().await;
 }
 
+#[tokio::test]
+async fn of_two_for_one_host_a_client_gets_what_it_can_verify() {
+    let certificates = Certificates::of("DNS:first.example");
+    certificates.issue("curves", "DNS:both.example");
+    certificates.issue_rsa("primes", "DNS:both.example");
+    let rig = rig(&certificates, &["server", "curves", "primes"], json!({})).await;
+    for (verifies, shown) in [
+        ("", "curves"),
+        ("-sigalgs ECDSA+SHA256:rsa_pss_rsae_sha256", "curves"),
+        ("-sigalgs rsa_pss_rsae_sha256", "primes"),
+    ] {
+        let ask = format!("-servername both.example {verifies}");
+        let said = s_client(&certificates, rig.process().tls[0], &ask);
+        assert!(
+            said.contains(&format!("subject=CN = {shown}\n")),
+            "{verifies}: {said}"
+        );
+    }
+    rig.end().await;
+}
+
 /// What `curl` saw: the protocol's version, the status, and how it ended itself.
 fn curl(certificates: &Certificates, rig: &Rig, key: &str, host: &str, more: &str) -> String {
     let port = rig.process().tls[0].port();

@@ -7,6 +7,7 @@ mod client;
 mod configuration;
 mod handshakes;
 mod reload;
+mod sdk;
 mod streams;
 #[path = "../support/mod.rs"]
 mod support;

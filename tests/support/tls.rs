@@ -42,19 +42,26 @@ impl Certificates {
             "" => String::from("basicConstraints=CA:FALSE\n"),
             names => format!("subjectAltName={names}\n"),
         };
-        self.sign(authority, name, &extensions, days);
+        self.sign(authority, name, (KEY, &extensions), days);
+    }
+
+    /// As [`Self::issue`], with an RSA key.
+    pub fn issue_rsa(&self, name: &str, names: &str) {
+        let key = "-newkey rsa:2048 -nodes";
+        self.sign("ca", name, (key, &format!("subjectAltName={names}\n")), 2);
     }
 
     /// Makes an authority that `ca` vouches for.
     pub fn intermediate(&self, name: &str) {
-        self.sign("ca", name, "basicConstraints=critical,CA:TRUE\n", 2);
+        let extensions = "basicConstraints=critical,CA:TRUE\n";
+        self.sign("ca", name, (KEY, extensions), 2);
     }
 
-    fn sign(&self, authority: &str, name: &str, extensions: &str, days: i32) {
+    fn sign(&self, authority: &str, name: &str, (key, extensions): (&str, &str), days: i32) {
         let at = self.folder.path();
         openssl(
             at,
-            &format!("req {KEY} -subj /CN={name} -keyout {name}.key -out {name}.csr"),
+            &format!("req {key} -subj /CN={name} -keyout {name}.key -out {name}.csr"),
         );
         std::fs::write(at.join("extensions"), extensions).unwrap();
         openssl(

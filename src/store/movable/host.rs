@@ -14,8 +14,8 @@ use super::whole::Whole;
 use crate::keys::{KeyHash, KeyId, KeyRecord};
 use crate::quota::{Amounts, Ask, GroupId, ReservationId, Scope, ScopeClaim};
 use crate::store::{
-    AuditEntry, Freshness, GroupRecord, KeyQuery, Page, Settlement, Store, StoreResult, SumQuery,
-    UsageEvent, UsageQuery, UserRecord,
+    AuditEntry, Freshness, GroupRecord, KeyQuery, Page, Settlement, Store, StoreError, StoreResult,
+    SumQuery, UsageEvent, UsageQuery, UserRecord,
 };
 use crate::time::UnixMs;
 
@@ -43,9 +43,17 @@ pub async fn host(connection: UnixStream, store: Arc<dyn Store>) {
             };
             tokio::spawn(async move {
                 let answer = answer(&*store, &method, &arguments).await;
-                match answer.and_then(|answer| frame::encode(&(no, answer))) {
-                    Ok(message) => drop(room.send(message)),
-                    Err(fault) => log::error!("{method} of the process before: {fault}"),
+                let message = match answer.and_then(|answer| frame::encode(&(no, answer))) {
+                    Ok(message) => Ok(message),
+                    Err(fault) => {
+                        log::error!("{method} of the process before: {fault}");
+                        let fault = StoreError::Fault(fault.to_string());
+                        frame::encode(&(no, StoreResult::<()>::Err(fault)))
+                    }
+                };
+                // A fault is short: it can be encoded.
+                if let Ok(message) = message {
+                    room.send(message);
                 }
             });
         }

@@ -32,6 +32,13 @@ impl UnixMs {
             .map(|t| UnixMs(t.as_millisecond()))
     }
 
+    /// A date as HTTP writes it, `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section 5.6.7; its two
+    /// obsolete forms are not read).
+    pub fn parse_http_date(text: &str) -> Option<Self> {
+        let parsed = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
+        Some(UnixMs(parsed.timestamp().as_millisecond()))
+    }
+
     /// The UTC day, as `2026-11-21`: the key of a daily rollup.
     pub fn day(self) -> String {
         self.to_rfc3339().chars().take(10).collect()

@@ -11,6 +11,7 @@ use super::Admin;
 use crate::config::{Balance, PeerConfig};
 use crate::telemetry::peers::PeerState;
 use crate::time::UnixMs;
+use crate::upstream::failover::Need;
 use crate::upstream::{Fitness, Peer, Pool, Pools};
 
 /// All pools, in the order in which they are asked.
@@ -74,8 +75,12 @@ pub(super) fn peer_states(pools: &Pools, now: UnixMs) -> Vec<PeerState> {
         pool.peers.iter().map(|peer| PeerState {
             pool: pool.config.name.clone(),
             peer: peer.name.clone(),
-            healthy: matches!(peer.health.fitness(0, now), Fitness::Fit | Fitness::Tight),
+            healthy: matches!(
+                peer.health.fitness(&Need::NOTHING, now),
+                Fitness::Fit | Fitness::Tight
+            ),
             running: peer.health.running(),
+            down: peer.health.is_down(),
         })
     });
     states.collect()
@@ -104,7 +109,7 @@ fn peer_item(peer: &Peer, now: UnixMs) -> PeerItem {
     PeerItem {
         name: peer.name.clone(),
         url: url(&peer.config),
-        state: match health.fitness(0, now) {
+        state: match health.fitness(&Need::NOTHING, now) {
             Fitness::Fit => "fit",
             Fitness::Tight => "tight",
             Fitness::Doubtful => "doubtful",

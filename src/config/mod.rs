@@ -243,6 +243,8 @@ pub struct PeerConfig {
     pub port: u16,
     /// `/openai`, or empty.
     pub base_path: String,
+    /// Sent with every request, without the `?`.
+    pub query: Option<SecretText>,
     /// Whether HTTP/2 is offered, and over TLS negotiated; over plain TCP it is then spoken as it is.
     pub http2: bool,
     /// The name that its certificate must have; `None`: the host's.

@@ -67,6 +67,7 @@ fn peer(mut section: Section<'_>, balance: Balance) -> Option<PeerConfig> {
         host: url.host,
         port: url.port,
         base_path: url.path,
+        query: (!url.query.is_empty()).then(|| SecretText::new(url.query)),
         http2,
         sni,
         ca,

@@ -173,7 +173,7 @@ fn timeouts(mut section: Section<'_>) -> Timeouts {
     timeouts
 }
 
-/// Model names that become others on their way upstream. A chain that comes back to its start is a
+/// Model names that become others on their way upstream, each by the end of its chain. One that comes back to its start is a
 /// fault, told once, at the first of its names.
 fn aliases(field: Field<'_>) -> BTreeMap<String, String> {
     let named = field.named();
@@ -201,7 +201,22 @@ fn aliases(field: Field<'_>) -> BTreeMap<String, String> {
             );
         }
     }
-    aliases
+    let ends = aliases
+        .keys()
+        .map(|from| (from.clone(), end(from, &aliases)));
+    ends.collect()
+}
+
+/// Where a chain of names ends; there is none without an end but in a file that is refused.
+fn end(from: &str, aliases: &BTreeMap<String, String>) -> String {
+    let mut at = from;
+    for _ in 0..=aliases.len() {
+        match aliases.get(at) {
+            Some(to) => at = to,
+            None => break,
+        }
+    }
+    at.to_owned()
 }
 
 fn cycle<'a>(from: &'a str, aliases: &'a BTreeMap<String, String>) -> Option<Vec<&'a str>> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Config, EdgeConfig, TlsListener};
+use super::{Config, EdgeConfig, PluginConfig, TlsListener};
 
 impl Config {
     /// This configuration with the pools, prices, tiers, alerts, certificates and log level of `new`.
@@ -43,9 +43,16 @@ impl Config {
         }
     }
 
+    fn plugins_differ(&self, new: &Config) -> bool {
+        let same =
+            |(a, b): (&PluginConfig, &PluginConfig)| a.name == b.name && a.config == b.config;
+        let pairs = self.plugins.iter().zip(&new.plugins);
+        self.plugins.len() != new.plugins.len() || !pairs.into_iter().all(same)
+    }
+
     /// Each section that a reload leaves alone, and whether `new` says otherwise. Compared as shown:
     /// secrets show no difference, and need none to be told.
-    fn needing_restart(&self, new: &Config) -> [(&'static str, bool); 8] {
+    fn needing_restart(&self, new: &Config) -> [(&'static str, bool); 9] {
         let differ =
             |a: &dyn std::fmt::Debug, b: &dyn std::fmt::Debug| format!("{a:?}") != format!("{b:?}");
         [
@@ -65,6 +72,7 @@ impl Config {
             ("admin", differ(&self.admin, &new.admin)),
             ("store", differ(&self.store, &new.store)),
             ("quota", differ(&self.quota, &new.quota)),
+            ("plugins", self.plugins_differ(new)),
             ("log.access", differ(&self.log.access, &new.log.access)),
         ]
     }
@@ -106,5 +114,22 @@ mod tests {
         let now = old.reloaded(new);
         assert_eq!(now.quota.reservation_ttl.as_secs(), 900);
         assert_eq!(now.tiers["t"].concurrency, 2);
+    }
+    #[test]
+    fn what_takes_a_restart_is_named() {
+        let load = |text: &str| {
+            parse(text, "c.yaml", Path::new("."), &|_| None)
+                .unwrap()
+                .config
+        };
+        let named = |new: &str| {
+            let old = load("plugins: [{name: a, config: {x: 1}}]");
+            let differs = old.needing_restart(&load(new));
+            let named = differs.into_iter().filter(|(_, differs)| *differs);
+            named.map(|(name, _)| name).collect::<Vec<_>>()
+        };
+        assert!(named("plugins: [{name: a, config: {x: 1}}]").is_empty());
+        assert_eq!(named("plugins: [{name: a, config: {x: 2}}]"), ["plugins"]);
+        assert_eq!(named("quota: {reservation_ttl: 2s}"), ["quota", "plugins"]);
     }
 }

@@ -9,19 +9,19 @@ pub struct Endpoint {
     pub port: u16,
     /// `/openai`, without a slash at its end; or empty.
     pub path: String,
+    /// Without the `?`; or empty.
+    pub query: String,
 }
 
-/// Splits `https://host[:port][/path]`.
+/// Splits `https://host[:port][/path][?query]`.
 ///
 /// # Errors
 /// What was expected. It never repeats the URL, which may hold a password.
 pub fn endpoint(url: &str) -> Result<Endpoint, String> {
     let expected =
         || String::from("expected a URL such as https://api.openai.com or http://10.0.0.5:8000");
-    if url.contains(['?', '#']) {
-        return Err(String::from(
-            "expected a URL without a query (`?…`) or fragment (`#…`)",
-        ));
+    if url.contains('#') {
+        return Err(String::from("expected a URL without a fragment (`#…`)"));
     }
     if url.contains('@') {
         return Err(String::from(
@@ -57,11 +57,18 @@ pub fn endpoint(url: &str) -> Result<Endpoint, String> {
         return Err(expected());
     }
     let path = String::from(path);
+    let query = uri.query().unwrap_or_default();
+    if query.split('&').any(|pair| pair.starts_with("key=")) {
+        return Err(String::from(
+            "expected a URL without `key` in its query; give the secret as `credential`",
+        ));
+    }
     Ok(Endpoint {
         tls,
         host,
         port,
         path,
+        query: String::from(query),
     })
 }
 
@@ -79,8 +86,12 @@ mod tests {
                 host: String::from("my-azure.example"),
                 port: 443,
                 path: String::from("/openai"),
+                query: String::new(),
             }
         );
+        let made = endpoint("https://a.example/deployments/X?api-version=2024-10-21").unwrap();
+        assert_eq!(made.path, "/deployments/X");
+        assert_eq!(made.query, "api-version=2024-10-21");
         let made = endpoint("http://[::1]:8000").unwrap();
         assert_eq!(
             (made.host.as_str(), made.port, made.tls),
@@ -96,7 +107,8 @@ mod tests {
             "api.openai.com",
             "ftp://host",
             "https://",
-            "https://host?x=1",
+            "https://host?key=pass@",
+            "https://host/?a=1&key=x",
             "https://host#x",
             "https://user:pass@host",
             "https://host:0",

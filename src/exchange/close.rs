@@ -285,10 +285,6 @@ impl Drop for Ended {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if let Some(last) = self.failover.peer() {
-            last.health.end();
-        }
-        self.failover.leave();
         if !self.closed {
             let error = Some(("INTERNAL_ERROR", "dropped before its end"));
             let (settlement, _) = self.settlement(End::Dropped, error);

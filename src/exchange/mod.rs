@@ -21,6 +21,7 @@ mod settler;
 mod stream;
 mod words;
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,7 +35,7 @@ use crate::quota::{Grant, ScopeClaim, Subject};
 use crate::store::Store;
 use crate::time::UnixMs;
 use crate::upstream::failover::Need;
-use crate::upstream::{Failover, Peer, Pools, Route};
+use crate::upstream::{Attempt, Failover, PassedOver, Peer, Pools, Route};
 
 pub use close::{Closed, End, Ended};
 pub use draw::{DrawItem, DrawRequest, Drawn};
@@ -112,6 +113,8 @@ pub struct Exchange {
     request_size: i64,
     // What happened since.
     failures: Vec<AttemptFailure>,
+    /// How the last attempt ended is in log and metrics.
+    is_told: bool,
     sent: Option<Instant>,
     status: u16,
     first_byte_ms: Option<i64>,
@@ -126,25 +129,44 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// The next peer to try; `None` when all is tried. `again` repeats the last one: its pooled
-    /// connection turned out to be stale. Another pool may come into use by it.
+    /// The next peer to try; `None` when all is tried. `again` repeats the last one, which had no
+    /// chance to act on it. Another pool may come into use by it.
     pub fn attempt(&mut self, now: UnixMs, again: bool) -> Option<Arc<Peer>> {
         if let (true, Some(last)) = (again, self.failover.peer()) {
             return Some(Arc::clone(last));
         }
-        let last = self.failover.peer().cloned();
         let (key_hash, _) = self.key.id.0.as_u64_pair();
-        let need = Need {
-            tokens: self.grant.held.tokens,
+        let (subject, held) = (&self.subject, &self.grant);
+        let need = |route: &Route| Need {
+            model: hashed(route.upstream_model.as_deref().or(subject.model.as_deref())),
+            input_tokens: subject.input_tokens,
+            output_tokens: held.output_tokens,
             key_hash,
         };
-        let peer = self.failover.next(need, now)?;
-        if let Some(last) = last {
-            last.health.end();
-        }
-        peer.health.begin();
+        let peer = Arc::clone(self.failover.next(need, now)?);
+        self.is_told = false;
         (self.price, self.price_known) = open::price_of(&self.prices, self.route(), &self.subject);
         Some(peer)
+    }
+
+    /// The exchange at the peer that serves, or served last.
+    pub fn at_peer(&mut self) -> Option<&mut Attempt> {
+        self.failover.attempt()
+    }
+
+    /// The peers that the last choice passed over because they rest or have too little room.
+    pub fn passed_over(&self) -> &[PassedOver] {
+        self.failover.passed_over()
+    }
+
+    /// How the last attempt ended is in log and metrics now, where it `is_over`.
+    pub fn told_attempt(&mut self, is_over: bool) {
+        self.is_told = is_over;
+    }
+
+    /// Whether it is.
+    pub fn is_attempt_told(&self) -> bool {
+        self.is_told
     }
 
     /// Where it goes now.
@@ -191,7 +213,7 @@ impl Exchange {
         }
     }
 
-    /// The attempts that failed, in their order: at most as many as there are peers.
+    /// The attempts that failed, in their order: at most as many as there are peers, and one more.
     pub fn failures(&self) -> &[AttemptFailure] {
         &self.failures
     }
@@ -223,4 +245,11 @@ impl Exchange {
     pub fn is_metered(&self) -> bool {
         self.endpoint.generates()
     }
+}
+
+/// A model's name, as what is kept of it is told apart.
+fn hashed(model: Option<&str>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    model.hash(&mut hasher);
+    hasher.finish()
 }

@@ -275,6 +275,7 @@ impl Draft {
             started: request.started,
             request_size: request.request_size,
             failures: Vec::new(),
+            is_told: false,
             sent: None,
             status: 0,
             first_byte_ms: None,

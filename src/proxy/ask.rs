@@ -1,14 +1,16 @@
 //! A question of our own to a peer: a list of models, a health check. It goes the way an exchange goes,
 //! with the peer's credential, headers and certificates, over a connection of its own.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::{Uri, Version, header};
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
+use pingora::protocols::http::client::HttpSession;
 use pingora::{Error, ErrorType, OrErr as _, Result};
 
+use super::addresses::{Addresses, Ways};
 use super::{headers, peer};
 use crate::config::PoolConfig;
 use crate::metering::Dialect;
@@ -17,7 +19,7 @@ use crate::upstream::Peer;
 /// Asks peers. It belongs to the runtime that asks first: its connections live there.
 pub struct Asker {
     connector: Connector,
-    addresses: peer::Addresses,
+    addresses: Addresses,
     trust: peer::Trust,
 }
 
@@ -51,7 +53,7 @@ impl Default for Asker {
     fn default() -> Self {
         Asker {
             connector: Connector::new(None),
-            addresses: peer::Addresses::default(),
+            addresses: Addresses::default(),
             trust: peer::Trust::default(),
         }
     }
@@ -73,19 +75,45 @@ impl Asker {
         }
     }
 
+    /// By the first of the peer's addresses that can be reached.
+    async fn connect(
+        &self,
+        pool: &PoolConfig,
+        upstream: &Peer,
+        patience: Duration,
+    ) -> Result<HttpSession> {
+        let connect = pool.timeouts.connect.min(patience);
+        let until = Instant::now() + connect;
+        let addresses = self.addresses.of(upstream, connect).await;
+        let addresses =
+            addresses.map_err(|fault| Error::explain(ErrorType::ConnectNoRoute, fault.0))?;
+        let mut ways = Ways::new(addresses, until);
+        loop {
+            let Some((address, connect)) = ways.next(Instant::now()) else {
+                return Error::e_explain(ErrorType::ConnectNoRoute, "no address is left");
+            };
+            let settings = self
+                .trust
+                .http_peer(upstream, pool, address, connect, patience);
+            match self.connector.get_http_session(&settings).await {
+                Ok((connection, _)) => return Ok(connection),
+                Err(fault) => {
+                    self.addresses.unreachable(upstream, address);
+                    if !ways.is_another(Instant::now()) {
+                        return Err(fault);
+                    }
+                }
+            }
+        }
+    }
+
     async fn exchange(
         &self,
         pool: &PoolConfig,
         upstream: &Peer,
         question: Question<'_>,
     ) -> Result<Answer> {
-        let address = self.addresses.of(upstream, 0).await;
-        let address =
-            address.map_err(|fault| Error::explain(ErrorType::ConnectNoRoute, fault.0))?;
-        let settings = self
-            .trust
-            .http_peer(upstream, pool, address, question.patience);
-        let (mut connection, _) = self.connector.get_http_session(&settings).await?;
+        let mut connection = self.connect(pool, upstream, question.patience).await?;
         let mut head = RequestHeader::build("GET", question.path.as_bytes(), None)?;
         headers::to_upstream(&mut head, upstream, pool.dialect, None, None)?;
         if pool.dialect == Dialect::Anthropic {

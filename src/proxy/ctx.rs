@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::active::ActiveRequest;
+use super::addresses::Ways;
 use super::body::Body;
 use super::budget::Share;
 use super::busy::Gathered;
@@ -17,6 +18,7 @@ use super::tempo::Tempo;
 use crate::exchange::Exchange;
 use crate::keys::KeyRecord;
 use crate::metering::Dialect;
+use crate::telemetry::access_log::NotServed;
 
 /// As good as never.
 const FAR: Duration = Duration::from_secs(365 * 24 * 3_600);
@@ -41,8 +43,14 @@ pub struct Ctx {
     pub exchange: Option<Exchange>,
     /// `include_usage` was asked for in the client's place: its chunk is taken out of the answer.
     pub strip_usage_chunk: bool,
-    /// The last attempt failed on a stale pooled connection: the same peer is tried again.
+    /// The last attempt ended before the peer could act on it: the same one is tried again.
     pub same_peer_again: bool,
+    /// A request that its peer never read was sent once more; it is not done again.
+    pub repeated: bool,
+    /// How the peer in use may be reached still.
+    pub ways: Option<Ways>,
+    /// Peers that were not asked because they rest or have too little room; each once.
+    pub passed_over: Vec<NotServed>,
     pub cutting: Cutting,
     /// The body of an upstream's 429, shown when it is known whole.
     pub gathered: Option<Gathered>,
@@ -81,6 +89,9 @@ impl Ctx {
             exchange: None,
             strip_usage_chunk: false,
             same_peer_again: false,
+            repeated: false,
+            ways: None,
+            passed_over: Vec::new(),
             cutting: Cutting::default(),
             gathered: None,
             refused: None,

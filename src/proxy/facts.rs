@@ -183,15 +183,30 @@ fn caller_key(head: &RequestHeader) -> Result<Option<KeyHash>, Refusal> {
             take(secret)?;
         }
     }
-    for name in ["x-api-key", "x-goog-api-key"] {
+    for name in ["x-api-key", "x-goog-api-key", "api-key"] {
         for value in head.headers.get_all(name) {
             take(value.as_bytes().trim_ascii())?;
         }
+    }
+    for secret in offered_protocols(head).filter_map(|name| name.strip_prefix(KEY_PROTOCOL)) {
+        take(secret.as_bytes())?;
     }
     for secret in head.uri.query().into_iter().flat_map(query_keys) {
         take(secret.as_bytes())?;
     }
     Ok(found)
+}
+
+/// A page cannot give a WebSocket headers: OpenAI's clients put the key after this into the list of
+/// protocols.
+pub const KEY_PROTOCOL: &str = "openai-insecure-api-key.";
+
+/// The protocols that a request for a WebSocket offers (RFC 6455 section 11.3.4).
+pub fn offered_protocols(head: &RequestHeader) -> impl Iterator<Item = &str> {
+    let values = head.headers.get_all(http::header::SEC_WEBSOCKET_PROTOCOL);
+    let values = values.iter().filter_map(|value| value.to_str().ok());
+    let names = values.flat_map(|value| value.split(',')).map(str::trim);
+    names.filter(|name| !name.is_empty())
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {
@@ -263,6 +278,11 @@ mod tests {
             &[("authorization", "Bearer k1")][..],
             &[("x-api-key", "k1")],
             &[("x-goog-api-key", "k1")],
+            &[("api-key", "k1")],
+            &[(
+                "sec-websocket-protocol",
+                "realtime, openai-insecure-api-key.k1, x",
+            )],
         ] {
             assert_eq!(caller_key(&head("/v1/x", headers)).unwrap(), Some(expected));
         }

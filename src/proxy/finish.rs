@@ -11,7 +11,7 @@ use crate::exchange::{Closed, End, Exchange, Refusal, RefusedFacts};
 use crate::metering::Usage;
 use crate::quota::Settled;
 use crate::store::UsageEvent;
-use crate::telemetry::access_log::{AccessLine, FailedAttempt};
+use crate::telemetry::access_log::{AccessLine, NotServed};
 use crate::telemetry::event::{ExchangeEnded, Refused};
 use crate::telemetry::label::Flag;
 use crate::time::UnixMs;
@@ -88,9 +88,7 @@ impl Edge {
         } else {
             exchange.ended(end, error)
         };
-        if let Some(outcome) = retry::last_outcome(end, ended.exchange.status()) {
-            self.attempt_ended(&ended.exchange, outcome, "after its head");
-        }
+        self.answer_ended(&mut ended.exchange, end, ctx.is_overdue());
         let closed = ended.settle().await;
         self.metrics.exchange_ended();
         if let Some(closed) = closed {
@@ -168,6 +166,7 @@ impl Edge {
                 peer: event.peer.map(Arc::from),
                 attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
                 failed_attempts: failed_attempts(exchange),
+                passed_over: ctx.passed_over.clone(),
                 prompt_tokens: event.prompt_tokens,
                 completion_tokens: event.completion_tokens,
                 cached_tokens: event.cached_tokens,
@@ -234,9 +233,9 @@ impl Edge {
     }
 }
 
-fn failed_attempts(exchange: &Exchange) -> Vec<FailedAttempt> {
+fn failed_attempts(exchange: &Exchange) -> Vec<NotServed> {
     let failures = exchange.failures().iter();
-    let shown = failures.map(|failure| FailedAttempt {
+    let shown = failures.map(|failure| NotServed {
         pool: failure.pool.clone(),
         peer: failure.peer.clone(),
         reason: failure.reason,

@@ -6,8 +6,8 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 
 use super::busy::Gathered;
-use super::target::rewrite_target;
-use super::{Ctx, Edge, local};
+use super::facts::{KEY_PROTOCOL, offered_protocols};
+use super::{Ctx, Edge, local, target};
 use crate::exchange::Exchange;
 use crate::metering::Dialect;
 use crate::quota::money::dollars;
@@ -35,6 +35,9 @@ const NOT_FORWARDED: [&str; 15] = [
     // What a WebSocket compresses could not be read for its usage.
     "sec-websocket-extensions",
 ];
+
+/// The same, as names of WebSocket protocols.
+const HIDDEN_PROTOCOLS: [&str; 3] = [KEY_PROTOCOL, "openai-organization.", "openai-project."];
 
 /// What a provider sends that speaks of the operator's account, not of the caller's key; and which
 /// browsers may read an answer is said here, by `edge.cors`.
@@ -81,9 +84,11 @@ impl Edge {
             ctx.gathered = Some(Gathered::begin(head, chunked)?);
         }
         match head.status.as_u16() {
-            429 => {}
+            // A WebSocket may last for hours: that it is open is the answer.
+            101 => self.book_success(exchange),
             500.. => self.book_failure(exchange),
-            _ => self.book_success(exchange),
+            // The rest shows at its end.
+            _ => {}
         }
         if let Some(peer) = exchange.peer() {
             scrub_answer(head, peer);
@@ -124,7 +129,8 @@ pub fn to_upstream(
         (_, port) => format!("{}:{port}", config.host),
     };
     head.insert_header(header::HOST, host)?;
-    rewrite_target(head, &config.base_path, socket_model)?;
+    target::rewrite(head, config, socket_model)?;
+    hide_protocols(head)?;
     if let Some(credential) = &config.credential {
         match dialect {
             Dialect::OpenAi => head.insert_header(
@@ -143,6 +149,21 @@ pub fn to_upstream(
         if length > 0 || head.method != http::Method::GET {
             head.insert_header(header::CONTENT_LENGTH, length.to_string())?;
         }
+    }
+    Ok(())
+}
+
+/// A page's WebSocket says who calls by the names of protocols: they go no further than its key does.
+fn hide_protocols(head: &mut RequestHeader) -> Result<()> {
+    if !head.headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
+        return Ok(());
+    }
+    let is_ours = |name: &&str| !HIDDEN_PROTOCOLS.iter().any(|own| name.starts_with(own));
+    let kept: Vec<&str> = offered_protocols(head).filter(is_ours).collect();
+    let kept = kept.join(", ");
+    head.remove_header(&header::SEC_WEBSOCKET_PROTOCOL);
+    if !kept.is_empty() {
+        head.insert_header(header::SEC_WEBSOCKET_PROTOCOL, kept)?;
     }
     Ok(())
 }

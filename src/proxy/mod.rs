@@ -3,16 +3,17 @@
 //! | phase | file |
 //! |---|---|
 //! | `request_filter` | `facts` (head), `entry` (body, then the exchange is opened), `local` (answered here), `relay` |
-//! | `upstream_peer` | `peer`; `edit` makes the body of another pool |
+//! | `upstream_peer` | `peer`, `addresses`; `edit` makes the body of another pool |
 //! | `upstream_request_filter` | `headers` |
 //! | `request_body_filter` | `body` |
-//! | `fail_to_connect`, `error_while_proxy`, `upstream_response_filter` | `retry` |
+//! | `fail_to_connect`, `error_while_proxy`, `upstream_response_filter` | `retry`, `verdict` |
 //! | `response_filter` | `headers`; the exchange chooses its meter |
 //! | `response_body_filter` | the exchange's meter; `cut` |
 //! | `fail_to_proxy` | `reply` |
 //! | `logging` | `finish`: the exchange is closed, one line and its metrics |
 
 mod active;
+mod addresses;
 pub mod ask;
 mod body;
 mod budget;
@@ -38,6 +39,7 @@ mod target;
 mod tempo;
 pub mod tls;
 pub mod trip;
+mod verdict;
 mod watch;
 
 use std::sync::Arc;
@@ -60,6 +62,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::time::UnixMs;
 
+use addresses::Addresses;
 use body::Body;
 use budget::Budget;
 use ctx::Ctx;
@@ -72,7 +75,7 @@ pub struct Edge {
     desk: Arc<Desk>,
     metrics: Arc<Metrics>,
     access_log: Option<Arc<AccessLog>>,
-    addresses: peer::Addresses,
+    addresses: Addresses,
     trust: peer::Trust,
     budget: Arc<Budget>,
     models: models::ModelLists,
@@ -92,7 +95,7 @@ impl Edge {
             desk,
             metrics,
             access_log,
-            addresses: peer::Addresses::default(),
+            addresses: Addresses::default(),
             trust: peer::Trust::default(),
             budget: Budget::new(),
             models: models::ModelLists::default(),
@@ -249,23 +252,23 @@ impl ProxyHttp for Edge {
     fn fail_to_connect(
         &self,
         _session: &mut Session,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         ctx: &mut Self::CTX,
         mut e: Box<Error>,
     ) -> Box<Error> {
-        self.connect_failed(ctx, &mut e);
+        self.connect_failed(ctx, peer._address.as_inet().copied(), &mut e);
         e
     }
 
     fn error_while_proxy(
         &self,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         session: &mut Session,
         e: Box<Error>,
         ctx: &mut Self::CTX,
         client_reused: bool,
     ) -> Box<Error> {
-        self.after_failure(session, e, ctx, client_reused)
+        self.after_failure(session, peer, e, ctx, client_reused)
     }
 
     async fn upstream_response_filter(
@@ -275,11 +278,11 @@ impl ProxyHttp for Edge {
         ctx: &mut Self::CTX,
     ) -> Result<()> {
         trip::wire(session, "upstream_response_filter");
-        let Some(exchange) = ctx.exchange.as_ref() else {
+        let Some(exchange) = ctx.exchange.as_mut() else {
             return Ok(());
         };
         let can_replay = retry::can_replay(session, &ctx.body);
-        retry::judge(exchange, upstream_response, can_replay)
+        self.judge(exchange, upstream_response, can_replay)
     }
 
     async fn response_filter(
@@ -291,6 +294,10 @@ impl ProxyHttp for Edge {
         trip::wire(session, "response_filter");
         let status = upstream_response.status;
         if status.is_informational() && status != http::StatusCode::SWITCHING_PROTOCOLS {
+            let peer = ctx.exchange.as_ref().and_then(|exchange| exchange.peer());
+            if let Some(peer) = peer {
+                headers::scrub_answer(upstream_response, peer);
+            }
             return Ok(());
         }
         self.answer_begins(session, upstream_response, ctx)
@@ -315,8 +322,8 @@ impl ProxyHttp for Edge {
             return Err(late::too_long());
         }
         let chunk = body.clone().unwrap_or_default();
-        if session.response_written().is_none() && retry::tells_empty_account(exchange, &chunk) {
-            return Err(retry::empty_account());
+        if session.response_written().is_none() && verdict::tells_empty_account(exchange, &chunk) {
+            return Err(verdict::empty_account());
         }
         let verdict = exchange.passes(&chunk, end_of_stream);
         if let Some(gathered) = &mut ctx.gathered {

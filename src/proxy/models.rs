@@ -24,12 +24,6 @@ const STALE: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(5);
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 
-/// A list costs no tokens.
-const NEED: Need = Need {
-    tokens: 0,
-    key_hash: 0,
-};
-
 /// A pool's name, until when its list is believed, and the list.
 type Known = (String, Instant, Arc<BTreeSet<String>>);
 
@@ -160,18 +154,15 @@ impl ModelLists {
     }
 
     async fn ask(&self, pool: &Pool) -> Option<BTreeSet<String>> {
-        let found = pool.next_peer(|_| false, NEED, UnixMs::now(), Fitness::Resting)?;
-        let (upstream, probe) = found;
-        // A list of models gives no verdict: the probe is an exchange's.
-        if let Some(probe) = probe {
-            upstream.health.end_probe(probe);
-        }
+        let (now, worst) = (UnixMs::now(), Fitness::Resting);
+        let attempt = pool.next_peer(|_| false, Need::NOTHING, now, worst)?;
+        let upstream = attempt.peer();
         let question = Question {
             path: "/v1/models",
             patience: PATIENCE,
             most: MOST_BYTES,
         };
-        let answer = self.asker.ask(&pool.config, &upstream, question).await;
+        let answer = self.asker.ask(&pool.config, upstream, question).await;
         let answer = answer.inspect_err(|fault| {
             log::warn!(
                 "peer {} of pool {} did not list its models: {}",

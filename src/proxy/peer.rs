@@ -1,127 +1,69 @@
-//! From an exchange to a peer, and from a peer to a connection: addresses, TLS, time-outs.
+//! From an exchange to a peer, and from a peer to a connection: address, TLS, time-outs.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use pingora::protocols::ALPN;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::utils::tls::{WrappedX509, parse_x509};
 use pingora::{Error, ErrorType, Result};
 
+use super::addresses::Ways;
 use super::body::Body;
 use super::{Ctx, Edge};
 use crate::config::{Authorities, PoolConfig};
 use crate::time::UnixMs;
 use crate::upstream::Peer;
 
-/// How long an address is used before its name is looked up again.
-const FRESH: Duration = Duration::from_secs(30);
-
-/// Longest wait for a name server.
-const LOOKUP: Duration = Duration::from_secs(5);
-
 /// Exchanges that share one HTTP/2 connection at most: a lost packet holds all of them up.
 const MAX_STREAMS: usize = 64;
 
-/// Addresses of peers that are named, not numbered. One for the whole edge.
-#[derive(Debug, Default)]
-pub struct Addresses {
-    known: RwLock<Vec<(String, Known)>>,
-}
-
-#[derive(Clone, Debug)]
-struct Known {
-    addresses: Arc<[SocketAddr]>,
-    since: Instant,
-}
-
-/// A name that led nowhere.
-#[derive(Clone, Debug)]
-pub struct Unresolved(pub String);
-
-impl Addresses {
-    /// An address of `host:port`. A literal address is taken as it is; a name is looked up at most
-    /// every 30 seconds, and an old answer serves where the name server does not.
-    pub async fn of(&self, peer: &Peer, turn: usize) -> Result<SocketAddr, Unresolved> {
-        let config = &peer.config;
-        let literal = config.host.trim_start_matches('[').trim_end_matches(']');
-        if let Ok(ip) = literal.parse() {
-            return Ok(SocketAddr::new(ip, config.port));
-        }
-        let known = self
-            .known
-            .read()
-            .iter()
-            .find(|(name, _)| *name == peer.name)
-            .map(|(_, known)| known.clone());
-        if let Some(known) = known.as_ref().filter(|known| known.since.elapsed() < FRESH) {
-            return Ok(known.addresses[turn % known.addresses.len()]);
-        }
-        match self.look_up(peer).await {
-            Ok(known) => Ok(known.addresses[turn % known.addresses.len()]),
-            Err(fault) => known
-                .map(|old| old.addresses[turn % old.addresses.len()])
-                .ok_or(fault),
-        }
-    }
-
-    async fn look_up(&self, peer: &Peer) -> Result<Known, Unresolved> {
-        let target = (peer.config.host.clone(), peer.config.port);
-        let found = tokio::time::timeout(LOOKUP, tokio::net::lookup_host(target)).await;
-        let addresses: Arc<[SocketAddr]> = match found {
-            Ok(Ok(addresses)) => addresses.collect(),
-            Ok(Err(fault)) => return Err(Unresolved(format!("{}: {fault}", peer.name))),
-            Err(_) => {
-                return Err(Unresolved(format!(
-                    "{}: no answer of the name server",
-                    peer.name
-                )));
-            }
-        };
-        if addresses.is_empty() {
-            return Err(Unresolved(format!("{}: no address", peer.name)));
-        }
-        let known = Known {
-            addresses,
-            since: Instant::now(),
-        };
-        let mut all = self.known.write();
-        all.retain(|(name, _)| *name != peer.name);
-        all.push((peer.name.clone(), known.clone()));
-        Ok(known)
-    }
-}
-
 impl Edge {
-    /// The next peer of the exchange, and the body that its pool is to get.
+    /// The next peer of the exchange, or another address of the last one; and the body that its pool
+    /// is to get.
     pub(super) async fn choose_peer(&self, ctx: &mut Ctx) -> Result<HttpPeer> {
         let again = std::mem::take(&mut ctx.same_peer_again);
         let exchange = ctx.exchange.as_mut().ok_or_else(Self::no_peer)?;
         let peer = exchange
             .attempt(UnixMs::now(), again)
             .ok_or_else(Self::no_peer)?;
+        if !again {
+            self.tell_passed_over(exchange, &mut ctx.passed_over);
+        }
         let anew = ctx.original.as_mut().and_then(|body| body.anew(exchange));
         if let Some(bytes) = anew {
             ctx.body = Body::Held(bytes);
         }
         let pool = Arc::clone(&exchange.route().pool);
-        let address = match self.addresses.of(&peer, exchange.attempts()).await {
-            Ok(address) => address,
+        let connect = pool.config.timeouts.connect;
+        let begun = Instant::now();
+        let ways = match ctx.ways.take().filter(|_| again) {
+            Some(ways) => Ok(ways),
+            None => {
+                let addresses = self.addresses.of(&peer, connect).await;
+                addresses.map(|addresses| Ways::new(addresses, begun + connect))
+            }
+        };
+        let way = ways.map(|ways| ctx.ways.insert(ways).next(Instant::now()));
+        let (address, connect) = match way {
+            Ok(way) => way.ok_or_else(Self::no_peer)?,
             Err(fault) => {
                 log::warn!("a peer's name leads nowhere: {}", fault.0);
                 let why = "the peer's name leads nowhere";
                 let mut error = Error::explain(ErrorType::ConnectNoRoute, why).into_up();
-                self.connect_failed(ctx, &mut error);
+                self.connect_failed(ctx, None, &mut error);
                 return Err(error);
             }
         };
         let left = ctx.deadline.saturating_duration_since(Instant::now());
         let longest = left.max(Duration::from_millis(1));
-        let mut http = self.trust.http_peer(&peer, &pool.config, address, longest);
+        let mut http = self
+            .trust
+            .http_peer(&peer, &pool.config, address, connect, longest);
         if ctx
             .facts
             .as_ref()
@@ -129,6 +71,11 @@ impl Edge {
         {
             // A WebSocket is asked for in HTTP/1.1 (RFC 6455 section 4.1).
             http.options.alpn = ALPN::H1;
+        }
+        if ctx.repeated {
+            // Where one pooled connection was dead, others may be: it takes one of its own.
+            http.group_key = !http.group_key;
+            http.options.idle_timeout = Some(Duration::from_millis(1));
         }
         Ok(http)
     }
@@ -158,13 +105,14 @@ impl Trust {
         made
     }
 
-    /// The connection's settings; no wait is longer than `longest`. Certificates are verified, against
-    /// the host's name or `sni`.
+    /// The connection's settings; no wait is longer than `longest`, and `connect` is for TCP and TLS
+    /// together. Certificates are verified, against the host's name or `sni`.
     pub fn http_peer(
         &self,
         peer: &Peer,
         pool: &PoolConfig,
         address: SocketAddr,
+        connect: Duration,
         longest: Duration,
     ) -> HttpPeer {
         let config = &peer.config;
@@ -185,9 +133,9 @@ impl Trust {
         };
         http.options.max_h2_streams = MAX_STREAMS;
         let timeouts = &pool.timeouts;
-        http.options.connection_timeout = Some(timeouts.connect.min(longest));
-        http.options.total_connection_timeout =
-            Some(timeouts.connect.saturating_mul(2).min(longest));
+        let connect = connect.min(longest);
+        http.options.connection_timeout = Some(connect);
+        http.options.total_connection_timeout = Some(connect);
         // Pingora knows one read time-out for head and body: the longer of the two. Where they differ, a
         // relay keeps both.
         http.options.read_timeout = Some(timeouts.first_byte.max(timeouts.idle).min(longest));

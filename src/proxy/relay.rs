@@ -151,7 +151,6 @@ impl Edge {
         let Some(exchange) = ctx.exchange.as_mut() else {
             return false;
         };
-        self.book_failure(exchange);
         self.attempt_failed(exchange, error);
         !overdue && retry::wants_another(exchange, Some(RetryOn::Timeout))
     }

@@ -1,4 +1,4 @@
-//! The target of a request as a peer is to see it.
+//! The target of a request at a peer: its base path, the client's path, both queries.
 
 use std::fmt::Write as _;
 
@@ -6,38 +6,74 @@ use pingora::Result;
 use pingora::http::RequestHeader;
 
 use super::facts::query_without_key;
+use crate::config::PeerConfig;
 
-/// Puts the peer's base path before the path and takes the caller's key out of the query. A base that
-/// ends in the version which the path begins with is not doubled (`…/v1` and `/v1/models`). `model` is
-/// what the peer calls the model that the query names.
-pub fn rewrite_target(
-    head: &mut RequestHeader,
-    base_path: &str,
-    model: Option<&str>,
-) -> Result<()> {
-    let path = head.uri.path();
+/// Puts the peer's base path before the path, takes the caller's key out of the query and adds the
+/// peer's own. `model` is what the peer calls the model that the query names.
+pub fn rewrite(head: &mut RequestHeader, config: &PeerConfig, model: Option<&str>) -> Result<()> {
+    let own = config.query.as_ref().map_or("", |query| query.reveal());
     let query = head.uri.query();
     let has_key = query.is_some_and(|q| q.split('&').any(|pair| pair.starts_with("key=")));
-    if base_path.is_empty() && !has_key && model.is_none() {
+    if config.base_path.is_empty() && own.is_empty() && !has_key && model.is_none() {
         return Ok(());
     }
-    let version = path.split('/').nth(1).unwrap_or_default();
-    let doubled = !version.is_empty() && base_path.rsplit('/').next() == Some(version);
-    let path = if doubled {
-        &path[version.len() + 1..]
-    } else {
-        path
-    };
-    let mut target = format!("{base_path}{path}");
+    let mut target = path_below(&config.base_path, head.uri.path());
     let mut query = query.map(query_without_key).unwrap_or_default();
     if let Some(model) = model {
         query = query_with_model(&query, model);
     }
+    let query = joined(&query, own);
     if !query.is_empty() {
         target.push('?');
         target.push_str(&query);
     }
     head.set_raw_path(target.as_bytes())
+}
+
+/// The base path before the client's. A base that names its own version takes the place of the
+/// client's (`/api/paas/v4` and `/v1/chat/completions` are `/api/paas/v4/chat/completions`), and one
+/// that the client's path begins with is not sent twice.
+fn path_below(base: &str, path: &str) -> String {
+    let begins_with_base = path
+        .strip_prefix(base)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if begins_with_base {
+        return path.to_owned();
+    }
+    let first = path.split('/').nth(1).unwrap_or_default();
+    let rest = match path.get(first.len() + 1..) {
+        Some(rest) if is_version(first) && names_version(base) => rest,
+        _ => path,
+    };
+    format!("{base}{rest}")
+}
+
+/// Whether a base path is where a provider's API of one version begins: it ends in a version
+/// (`/api/v3`), in `/openai` below a version (`/v1beta/openai`), or in an Azure deployment
+/// (`/openai/deployments/NAME`), whose version is in the query.
+fn names_version(base: &str) -> bool {
+    let mut segments = base.rsplit('/');
+    let last = segments.next().unwrap_or_default();
+    is_version(last)
+        || segments.clone().next() == Some("deployments")
+        || (last == "openai" && segments.any(is_version))
+}
+
+/// `v1`, `v4`, `v1beta`.
+fn is_version(segment: &str) -> bool {
+    let rest = segment.strip_prefix('v');
+    rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// What the peer's own query names, the client's does not.
+fn joined(client: &str, own: &str) -> String {
+    let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+    let names: Vec<String> = own.split('&').map(name).collect();
+    let kept = client
+        .split('&')
+        .filter(|pair| !names.contains(&name(pair)));
+    let pairs = kept.chain(own.split('&')).filter(|pair| !pair.is_empty());
+    pairs.collect::<Vec<_>>().join("&")
 }
 
 /// The query with another model in the place of each that it names.
@@ -68,36 +104,75 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn target(base: &str, path: &str, model: Option<&str>) -> String {
-        let mut head = RequestHeader::build("POST", path.as_bytes(), None).unwrap();
-        rewrite_target(&mut head, base, model).unwrap();
-        String::from_utf8(head.raw_path().to_vec()).unwrap()
-    }
-
     #[test]
-    fn the_base_path_goes_before_and_the_key_goes_out() {
-        for (base, path, seen) in [
-            ("/openai", "/v1/chat?a=1&key=secret", "/openai/v1/chat?a=1"),
-            ("/api/v1", "/v1/chat", "/api/v1/chat"),
-            ("", "/v1beta/models/x:y?key=secret", "/v1beta/models/x:y"),
+    fn the_base_path_goes_before() {
+        for (base, path, target) in [
             ("", "/v1/models", "/v1/models"),
+            ("/openai", "/v1/chat", "/openai/v1/chat"),
+            ("/api/v1", "/v1/chat", "/api/v1/chat"),
+            ("/api/v1", "/v1", "/api/v1"),
+            (
+                "/api/paas/v4",
+                "/v1/chat/completions",
+                "/api/paas/v4/chat/completions",
+            ),
+            ("/api/v3", "/v1/embeddings", "/api/v3/embeddings"),
+            ("/v1beta/openai", "/v1/models/x", "/v1beta/openai/models/x"),
+            (
+                "/v1beta/openai",
+                "/v1beta/openai/models",
+                "/v1beta/openai/models",
+            ),
+            ("/openai/v1", "/v1/responses", "/openai/v1/responses"),
+            (
+                "/openai/deployments/X",
+                "/v1/embeddings",
+                "/openai/deployments/X/embeddings",
+            ),
+            (
+                "/openai",
+                "/openai/deployments/X/embeddings",
+                "/openai/deployments/X/embeddings",
+            ),
+            (
+                "/v1/ACCOUNT/NAME/openai",
+                "/v1/chat",
+                "/v1/ACCOUNT/NAME/openai/chat",
+            ),
+            (
+                "/v1/ACCOUNT/NAME/anthropic",
+                "/v1/messages",
+                "/v1/ACCOUNT/NAME/anthropic/v1/messages",
+            ),
+            ("/api/v3", "/chat/completions", "/api/v3/chat/completions"),
+            ("/api/v3", "/v1beta/models/x:y", "/api/v3/models/x:y"),
+            ("/vault", "/v1/chat", "/vault/v1/chat"),
+            ("/v1", "/v10/chat", "/v1/chat"),
+            ("/openai", "/openaix/chat", "/openai/openaix/chat"),
         ] {
-            assert_eq!(target(base, path, None), seen);
+            assert_eq!(path_below(base, path), target, "{base} + {path}");
         }
     }
 
     #[test]
+    fn the_peers_own_query_rules() {
+        assert_eq!(joined("", ""), "");
+        assert_eq!(joined("a=1", ""), "a=1");
+        assert_eq!(joined("", "api-version=2"), "api-version=2");
+        assert_eq!(
+            joined("a=1&api-version=1&b", "api-version=2"),
+            "a=1&b&api-version=2"
+        );
+    }
+
+    #[test]
     fn an_alias_takes_the_place_of_every_model_in_the_query() {
-        for (path, model, seen) in [
-            ("/v1/realtime?model=a", "b", "/v1/realtime?model=b"),
-            (
-                "/r?x=1&model=a&y&model=c",
-                "b/d",
-                "/r?x=1&model=b/d&y&model=b/d",
-            ),
-            ("/r?model=a", "b c&d=", "/r?model=b%20c%26d%3D"),
+        for (query, model, seen) in [
+            ("model=a", "b", "model=b"),
+            ("x=1&model=a&y&model=c", "b/d", "x=1&model=b/d&y&model=b/d"),
+            ("model=a", "b c&d=", "model=b%20c%26d%3D"),
         ] {
-            assert_eq!(target("", path, Some(model)), seen);
+            assert_eq!(query_with_model(query, model), seen);
         }
     }
 }

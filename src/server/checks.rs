@@ -1,6 +1,7 @@
 //! Health checks (`pools[].health_check`): each peer of such a pool is asked at its interval, one
 //! question at a time. No answer, or one of 500 and above, takes it out of the rotation; any other
-//! brings it back: who answers 401 or 404 is there.
+//! brings it back: who answers 401 or 404 is there. A rest after failures goes on meanwhile: it takes an
+//! exchange to show that the peer serves again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -146,6 +147,7 @@ impl Check {
                 } else {
                     "its health check fails"
                 },
+                rest: None,
             };
             event.emit(&self.metrics);
         }

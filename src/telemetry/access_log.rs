@@ -53,7 +53,10 @@ pub struct AccessLine {
     pub attempts: u32,
     /// The attempts that brought no answer, in their order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub failed_attempts: Vec<FailedAttempt>,
+    pub failed_attempts: Vec<NotServed>,
+    /// The peers that were not asked because they rest or have too little room.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<NotServed>,
     pub prompt_tokens: i64,
     pub completion_tokens: i64,
     pub cached_tokens: i64,
@@ -77,12 +80,12 @@ pub struct AccessLine {
     pub reason: Option<String>,
 }
 
-/// An attempt at a peer that brought no answer.
+/// A peer that did not serve, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct FailedAttempt {
+pub struct NotServed {
     pub pool: String,
     pub peer: String,
-    /// The word of `upstream_attempts_total`.
+    /// The word of `upstream_attempts_total` or `upstream_skips_total`.
     pub reason: &'static str,
 }
 
@@ -289,10 +292,15 @@ mod tests {
             model: Some(String::from("gpt-\"4\n")),
             pool: Some("openai".into()),
             attempts: 2,
-            failed_attempts: vec![FailedAttempt {
+            failed_attempts: vec![NotServed {
                 pool: String::from("azure"),
                 peer: String::from("a:443"),
                 reason: "timeout",
+            }],
+            passed_over: vec![NotServed {
+                pool: String::from("azure"),
+                peer: String::from("b:443"),
+                reason: "resting",
             }],
             prompt_tokens: 10,
             cost_nano: 75_000,
@@ -333,6 +341,7 @@ mod tests {
             "time": "2026-11-21T02:44:59.123Z", "request_id": "r1", "method": "POST",
             "path": "/v1/chat/completions", "status": 200, "model": "gpt-\"4\n", "pool": "openai",
             "attempts": 2, "failed_attempts": [{"pool": "azure", "peer": "a:443", "reason": "timeout"}],
+            "passed_over": [{"pool": "azure", "peer": "b:443", "reason": "resting"}],
             "prompt_tokens": 10, "completion_tokens": 0, "cached_tokens": 0,
             "cost_usd": 0.000075, "duration_ms": 0, "bytes_in": 0, "bytes_out": 0,
         });

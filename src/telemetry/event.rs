@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::access_log::{AccessLine, AccessLog};
-use super::label::{Flag, StoreOp, UpstreamOutcome};
+use super::label::{Flag, RestCause, SkipReason, StoreOp, UpstreamOutcome};
 use super::metrics::{Metrics, PoolMetrics};
 use crate::metering::Usage;
 use crate::quota::Amounts;
@@ -70,8 +70,8 @@ pub struct AttemptEnded<'a> {
 }
 
 impl AttemptEnded<'_> {
-    pub fn emit(&self, metrics: &PoolMetrics) {
-        metrics.attempt(self.outcome);
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.peers.of(self.pool, self.peer).attempt(self.outcome);
         let AttemptEnded {
             pool,
             peer,
@@ -81,6 +81,9 @@ impl AttemptEnded<'_> {
         } = self;
         match outcome {
             UpstreamOutcome::Ok | UpstreamOutcome::Refused => {}
+            UpstreamOutcome::Stale => log::debug!(
+                "peer {peer} of pool {pool} had closed a pooled connection: {detail} (request {request_id})"
+            ),
             UpstreamOutcome::Credential => log::error!(
                 "peer {peer} of pool {pool} rejects our credential or has no quota left: {detail} (request {request_id})"
             ),
@@ -99,6 +102,8 @@ pub struct PeerHealth<'a> {
     pub healthy: bool,
     /// Our own words.
     pub because: &'static str,
+    /// Where it rests from now on: why, and for how many milliseconds.
+    pub rest: Option<(RestCause, i64)>,
 }
 
 impl PeerHealth<'_> {
@@ -108,13 +113,39 @@ impl PeerHealth<'_> {
             peer,
             healthy,
             because,
+            ..
         } = self;
         metrics.peers.healthy(pool, peer, *healthy);
+        let mut time = String::new();
+        if let Some((cause, ms)) = self.rest {
+            metrics.peers.of(pool, peer).rests(cause);
+            time = format!(" for {ms} ms");
+        }
         if *healthy {
             log::info!("peer {peer} of pool {pool} is in rotation: {because}");
         } else {
-            log::warn!("peer {peer} of pool {pool} is out of rotation: {because}");
+            log::warn!("peer {peer} of pool {pool} is out of rotation{time}: {because}");
         }
+    }
+}
+
+/// A choice of peers passed one over.
+#[derive(Debug)]
+pub struct PeerSkipped<'a> {
+    pub pool: &'a str,
+    pub peer: &'a str,
+    pub reason: SkipReason,
+}
+
+impl PeerSkipped<'_> {
+    /// Its line is for those who look closely: every exchange may pass peers over.
+    pub fn emit(&self, metrics: &Metrics) {
+        let PeerSkipped { pool, peer, reason } = self;
+        metrics.peers.of(pool, peer).skipped(*reason);
+        log::debug!(
+            "peer {peer} of pool {pool} is passed over: {}",
+            reason.word()
+        );
     }
 }
 

@@ -85,9 +85,13 @@ pub enum UpstreamOutcome {
     TooManyRequests,
     /// It rejected our credential, or our account there is empty.
     Credential,
+    /// It refused with 401 to 403 what the caller may be the cause of.
+    Denied,
     ServerError,
     /// The answer broke off.
     Broken,
+    /// A pooled connection was closed before the request was through: it is sent once more.
+    Stale,
 }
 
 impl UpstreamOutcome {
@@ -97,13 +101,43 @@ impl UpstreamOutcome {
     }
 }
 
-pub(super) const UPSTREAM_OUTCOMES: [&str; 8] = [
+pub(super) const UPSTREAM_OUTCOMES: [&str; 10] = [
     "ok",
     "connect",
     "timeout",
     "refused",
     "too_many_requests",
     "credential",
+    "denied",
     "server_error",
     "broken",
+    "stale",
 ];
+
+/// Why a peer rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestCause {
+    /// It failed too often in a row, or as its probe.
+    Failures,
+    /// Its provider asked for it.
+    Asked,
+}
+
+pub(super) const REST_CAUSES: [&str; 2] = ["failures", "asked"];
+
+/// Why a peer was not asked although it was its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SkipReason {
+    /// It has too little room before its provider's limit.
+    Tight,
+    Resting,
+}
+
+impl SkipReason {
+    /// As metrics and the access log name it.
+    pub fn word(self) -> &'static str {
+        SKIP_REASONS[self as usize]
+    }
+}
+
+pub(super) const SKIP_REASONS: [&str; 2] = ["tight", "resting"];

@@ -14,9 +14,7 @@ use prometheus::{
 };
 
 use super::family::Maker;
-use super::label::{
-    FLAGS, Flag, METHODS, STATUS_SLOTS, TOKEN_KINDS, TokenKind, UPSTREAM_OUTCOMES, UpstreamOutcome,
-};
+use super::label::{FLAGS, Flag, METHODS, STATUS_SLOTS, TOKEN_KINDS, TokenKind};
 use super::peers::PeerFamilies;
 use super::store_metrics::StoreFamilies;
 use crate::metering::Usage;
@@ -27,7 +25,6 @@ use crate::quota::NANO_PER_USD;
 pub struct PoolMetrics {
     tokens: [IntCounter; TOKEN_KINDS.len()],
     cost_usd: Counter,
-    outcomes: [IntCounter; UPSTREAM_OUTCOMES.len()],
 }
 
 impl PoolMetrics {
@@ -50,10 +47,6 @@ impl PoolMetrics {
         if let Ok(count @ 1..) = u64::try_from(count) {
             self.tokens[kind as usize].inc_by(count);
         }
-    }
-
-    pub fn attempt(&self, outcome: UpstreamOutcome) {
-        self.outcomes[outcome as usize].inc();
     }
 }
 
@@ -105,12 +98,11 @@ impl ExchangeFamilies {
     }
 }
 
-/// What pools and their peers count into.
+/// What pools count into.
 #[derive(Debug)]
 struct UpstreamFamilies {
     tokens: IntCounterVec,
     cost: CounterVec,
-    attempts: IntCounterVec,
 }
 
 impl UpstreamFamilies {
@@ -123,11 +115,6 @@ impl UpstreamFamilies {
                 &["pool", "kind"],
             )?,
             cost: make.keep(CounterVec::new(cost, &["pool"])?)?,
-            attempts: make.counters(
-                "upstream_attempts_total",
-                "Attempts at peers by how they ended.",
-                &["pool", "outcome"],
-            )?,
         })
     }
 }
@@ -138,7 +125,7 @@ pub struct Metrics {
     registry: Registry,
     exchanges: ExchangeFamilies,
     upstream: UpstreamFamilies,
-    /// Each peer's state.
+    /// Each peer's state and what it counts into.
     pub peers: PeerFamilies,
     pub(super) store: StoreFamilies,
     pools: RwLock<HashMap<String, Arc<PoolMetrics>>>,
@@ -214,8 +201,6 @@ impl Metrics {
                 tokens: TOKEN_KINDS
                     .map(|kind| self.upstream.tokens.with_label_values(&[name, kind])),
                 cost_usd: self.upstream.cost.with_label_values(&[name]),
-                outcomes: UPSTREAM_OUTCOMES
-                    .map(|outcome| self.upstream.attempts.with_label_values(&[name, outcome])),
             })
         });
         made.clone()
@@ -315,7 +300,6 @@ pub(super) mod tests {
             };
             m.pool("openai").used(&usage, 250_000_000);
             m.pool("openai").used(&usage, 500_000_000);
-            m.pool("openai").attempt(UpstreamOutcome::Broken);
         });
         has(
             &text,
@@ -330,10 +314,6 @@ pub(super) mod tests {
             r#"relay_tokens_total{kind="output",pool="openai"} 10"#,
         );
         has(&text, r#"relay_cost_usd_total{pool="openai"} 0.75"#);
-        has(
-            &text,
-            r#"upstream_attempts_total{outcome="broken",pool="openai"} 1"#,
-        );
     }
 
     #[test]

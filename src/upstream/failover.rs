@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use super::health::{Fitness, Probe};
-use super::pool::{Peer, Route};
+use super::attempt::Attempt;
+use super::health::Fitness;
+use super::pool::{Peer, Pool, Route};
 use crate::time::UnixMs;
 
 /// The routes of one exchange in order, and what was tried of them.
@@ -13,8 +14,16 @@ pub struct Failover {
     routes: Vec<Leg>,
     at: usize,
     tried: Vec<Arc<Peer>>,
-    /// Of the peer tried last.
-    probe: Option<Probe>,
+    attempt: Option<Attempt>,
+    passed_over: Vec<PassedOver>,
+}
+
+/// A peer that would have been asked, were it fitter.
+#[derive(Clone, Debug)]
+pub struct PassedOver {
+    pub pool: Arc<Pool>,
+    pub peer: Arc<Peer>,
+    pub fitness: Fitness,
 }
 
 #[derive(Debug)]
@@ -26,9 +35,22 @@ struct Leg {
 /// What a choice of peers depends on, besides the peers.
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
+    /// A hash of the model's name at the provider.
+    pub model: u64,
     /// Tokens that the request is expected to use.
-    pub tokens: i64,
+    pub input_tokens: i64,
+    pub output_tokens: i64,
     pub key_hash: u64,
+}
+
+impl Need {
+    /// A question that costs no tokens.
+    pub const NOTHING: Need = Need {
+        model: 0,
+        input_tokens: 0,
+        output_tokens: 0,
+        key_hash: 0,
+    };
 }
 
 impl Failover {
@@ -39,7 +61,8 @@ impl Failover {
             routes: legs.collect(),
             at: 0,
             tried: Vec::new(),
-            probe: None,
+            attempt: None,
+            passed_over: Vec::new(),
         }
     }
 
@@ -70,38 +93,69 @@ impl Failover {
         self.tried.last()
     }
 
+    /// The exchange at that peer.
+    pub fn attempt(&mut self) -> Option<&mut Attempt> {
+        self.attempt.as_mut()
+    }
+
+    /// The peers that the last choice passed over because they rest or have too little room.
+    pub fn passed_over(&self) -> &[PassedOver] {
+        &self.passed_over
+    }
+
     pub fn attempts(&self) -> usize {
         self.tried.len()
     }
 
     /// Goes on to the next peer: a good one of the first pool that has one and has attempts left, else
-    /// one that rests. `None` when all is tried.
-    pub fn next(&mut self, need: Need, now: UnixMs) -> Option<Arc<Peer>> {
-        let (at, (peer, probe)) = Fitness::GROUPS.into_iter().find_map(|worst| {
+    /// one that has little room, else one that rests: a pool all of whose peers rest is tried all the
+    /// same. `need` is what the exchange needs of a route. `None` when all is tried.
+    pub fn next(&mut self, need: impl Fn(&Route) -> Need, now: UnixMs) -> Option<&Arc<Peer>> {
+        self.attempt = None;
+        let (at, attempt) = Fitness::GROUPS.into_iter().find_map(|worst| {
             let mut open = self
                 .routes
                 .iter()
                 .enumerate()
                 .filter(|(_, leg)| leg.may_try());
             open.find_map(|(at, leg)| {
-                let tried = |peer: &Arc<Peer>| self.was_tried(peer);
-                let found = leg.route.pool.next_peer(tried, need, now, worst)?;
-                Some((at, found))
+                let (pool, need) = (&leg.route.pool, need(&leg.route));
+                let attempt = pool.next_peer(|peer| self.was_tried(peer), need, now, worst)?;
+                Some((at, attempt))
             })
         })?;
-        self.leave();
-        self.probe = probe;
+        self.note_passed_over(at, attempt.fitness, need, now);
         self.at = at;
         self.routes[at].attempts += 1;
-        self.tried.push(Arc::clone(&peer));
-        Some(peer)
+        self.tried.push(Arc::clone(attempt.peer()));
+        self.attempt = Some(attempt);
+        self.tried.last()
     }
 
-    /// The peer tried last is left: a probe that it gave no verdict on is another's.
-    pub fn leave(&mut self) {
-        if let (Some(peer), Some(probe)) = (self.tried.last(), self.probe.take()) {
-            peer.health.end_probe(probe);
+    fn note_passed_over(
+        &mut self,
+        at: usize,
+        chosen: Fitness,
+        need: impl Fn(&Route) -> Need,
+        now: UnixMs,
+    ) {
+        let mut passed_over = std::mem::take(&mut self.passed_over);
+        passed_over.clear();
+        let open = self.routes.iter().take(at + 1).filter(|leg| leg.may_try());
+        for route in open.map(|leg| &leg.route) {
+            let untried = route.pool.peers.iter().filter(|peer| !self.was_tried(peer));
+            for peer in untried {
+                let fitness = peer.health.fitness(&need(route), now);
+                if fitness > chosen.max(Fitness::Doubtful) {
+                    passed_over.push(PassedOver {
+                        pool: Arc::clone(&route.pool),
+                        peer: Arc::clone(peer),
+                        fitness,
+                    });
+                }
+            }
         }
+        self.passed_over = passed_over;
     }
 
     /// Whether another peer could still be tried.
@@ -134,10 +188,6 @@ mod tests {
     use crate::metering::Dialect;
     use crate::upstream::Pools;
 
-    const NEED: Need = Need {
-        tokens: 10,
-        key_hash: 7,
-    };
     const NOW: UnixMs = UnixMs(1_000);
 
     fn failover(yaml: &str) -> Failover {
@@ -150,9 +200,11 @@ mod tests {
     }
 
     fn names(failover: &mut Failover) -> Vec<String> {
-        std::iter::from_fn(|| failover.next(NEED, NOW))
-            .map(|peer| peer.name.clone())
-            .collect()
+        let next = || {
+            let peer = failover.next(|_| Need::NOTHING, NOW)?;
+            Some(peer.name.clone())
+        };
+        std::iter::from_fn(next).collect()
     }
 
     const TWO: &str = "
@@ -171,10 +223,43 @@ pools:
     fn a_pool_whose_peers_rest_is_passed_over_and_comes_last() {
         let mut failover = failover(TWO);
         for peer in &failover.route().pool.peers {
-            peer.health.rest(UnixMs(5_000));
+            peer.health.asked_to_rest(UnixMs(5_000), NOW);
         }
         assert_eq!(names(&mut failover), ["b1:1", "a1:1", "a2:1"]);
         assert!(!failover.may_try_another());
+    }
+
+    #[test]
+    fn who_is_passed_over_is_told_of_each_choice() {
+        let mut failover = failover(TWO);
+        let told = |failover: &Failover| {
+            let passed = failover.passed_over().iter();
+            passed
+                .map(|one| (one.peer.name.clone(), one.fitness))
+                .collect::<Vec<_>>()
+        };
+        let first = Arc::clone(&failover.route().pool.peers[0]);
+        first.health.asked_to_rest(UnixMs(5_000), NOW);
+        failover.next(|_| Need::NOTHING, NOW);
+        let resting = vec![(String::from("a1:1"), Fitness::Resting)];
+        assert_eq!(told(&failover), resting);
+        failover.next(|_| Need::NOTHING, NOW);
+        assert_eq!(told(&failover), resting);
+        failover.next(|_| Need::NOTHING, UnixMs(5_000));
+        assert_eq!(told(&failover), []);
+    }
+
+    #[test]
+    fn an_exchange_runs_at_one_peer_at_a_time() {
+        let mut failover = failover(TWO);
+        let peers = failover.route().pool.peers.clone();
+        let running = || [0, 1].map(|at: usize| peers[at].health.running());
+        failover.next(|_| Need::NOTHING, NOW);
+        assert_eq!(running(), [1, 0]);
+        failover.next(|_| Need::NOTHING, NOW);
+        assert_eq!(running(), [0, 1]);
+        drop(failover);
+        assert_eq!(running(), [0, 0]);
     }
 
     #[test]

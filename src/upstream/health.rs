@@ -1,20 +1,24 @@
 //! What traffic and checks have shown of a peer, and whether it should be asked next.
 //!
 //! ```text
-//!            failures in a row                  rest is over
-//!   fit ───────────────────────▶ resting ───────────────────────▶ doubtful
-//!    ▲ ▲                            ▲                               │ one exchange
-//!    │ └─── Retry-After is over ────┤                               ▼ is the probe
-//!    └──────────────────────────────┼────────── succeeds ───────── probed
-//!                                   └─────────── fails ─────────────┘
+//!          failures in a row             rest is over
+//!   fit ──────────────────────▶ resting ─────────────▶ doubtful
+//!    ▲                             ▲                    │   ▲ its probe ends without a verdict
+//!    │                             │       one exchange ▼   │
+//!    │                             └─── fails ─────── probed
+//!    └──────────────── succeeds ────────────────────────┘
 //! ```
+//!
+//! Beside that, and ended by nothing of it: a rest that the provider asked for (`Retry-After`) lasts
+//! its time, and a peer whose health checks fail is out until one passes.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use parking_lot::Mutex;
 
-use super::room::{Room, RoomLeft};
+use super::failover::Need;
+use super::room::{Room, Rooms};
 use crate::time::UnixMs;
 
-/// A probe that has no verdict after this time is forgotten, should nobody have given it back.
+/// A probe that has no verdict after this time is forgotten: a stream may run for long.
 const PROBE_MS: i64 = 30_000;
 
 /// Whether a peer should be asked next.
@@ -35,146 +39,170 @@ impl Fitness {
     pub const GROUPS: [Fitness; 3] = [Fitness::Doubtful, Fitness::Tight, Fitness::Resting];
 }
 
-/// The right of one exchange to show whether a doubtful peer is well again: until when it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Probe(i64);
-
-/// Counters of one peer.
+/// What is known of one peer.
 #[derive(Debug, Default)]
 pub struct Health {
-    failures: AtomicU32,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// In a row.
+    failures: u32,
     /// Rested because of failures: a probe comes before it is fit again.
-    tripped: AtomicBool,
-    cool_until_ms: AtomicI64,
-    probe_until_ms: AtomicI64,
+    tripped: bool,
+    /// Changes whenever it trips or is fit again: what began before says nothing of it now.
+    era: u64,
+    rests_until: UnixMs,
+    /// Its provider asked for it.
+    asked_until: UnixMs,
+    probe_until: UnixMs,
     /// Its last health check failed.
-    down: AtomicBool,
-    running: AtomicI64,
-    room: RoomLeft,
+    down: bool,
+    running: i64,
+    rooms: Rooms,
+}
+
+/// Of what time an attempt's verdict will tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Began {
+    era: u64,
+    is_probe: bool,
 }
 
 impl Health {
+    /// An exchange begins, at a peer that was found to be `fitness`. `None` where that asks for a
+    /// probe and another exchange was faster.
+    pub(super) fn begin(&self, need: &Need, now: UnixMs, fitness: Fitness) -> Option<Began> {
+        let mut state = self.state.lock();
+        let is_probe = fitness == Fitness::Doubtful;
+        if is_probe {
+            if state.fitness(need, now) != Fitness::Doubtful {
+                return None;
+            }
+            state.probe_until = now.plus_ms(PROBE_MS);
+        }
+        state.running += 1;
+        state.rooms.begin(need, now);
+        Some(Began {
+            era: state.era,
+            is_probe,
+        })
+    }
+
+    /// It is over, with or without a verdict.
+    pub(super) fn end(&self, began: Began) {
+        let mut state = self.state.lock();
+        state.running -= 1;
+        if began.is_probe && began.era == state.era {
+            state.probe_until = UnixMs(0);
+        }
+    }
+
     /// Books a failure; after `limit` of them in a row, or a failed probe, the peer rests for
     /// `cooldown_ms`. True where it leaves the rotation by this.
-    pub fn failed(&self, now: UnixMs, limit: u32, cooldown_ms: i64) -> bool {
-        let failures = self
-            .failures
-            .fetch_add(1, Ordering::Relaxed)
-            .saturating_add(1);
-        if failures < limit.max(1) && !self.tripped.load(Ordering::Relaxed) {
+    pub(super) fn failed(&self, began: Began, now: UnixMs, limit: u32, cooldown_ms: i64) -> bool {
+        let mut state = self.state.lock();
+        if began.era != state.era {
             return false;
         }
-        self.rest(now.plus_ms(cooldown_ms));
-        self.probe_until_ms.store(0, Ordering::Relaxed);
-        let was_out = self.tripped.swap(true, Ordering::Relaxed) || self.is_down();
+        state.failures = state.failures.saturating_add(1);
+        if state.failures < limit.max(1) && !state.tripped {
+            return false;
+        }
+        let was_out = state.tripped || state.down;
+        state.tripped = true;
+        state.era += 1;
+        state.rests_until = state.rests_until.max(now.plus_ms(cooldown_ms));
+        state.probe_until = UnixMs(0);
         !was_out
     }
 
-    /// Rests until then, whatever its history: a provider said so (`Retry-After`).
-    pub fn rest(&self, until: UnixMs) {
-        self.cool_until_ms.fetch_max(until.0, Ordering::Relaxed);
-    }
-
-    /// Books a success, which ends a rest. True where the peer is back in the rotation by this.
-    pub fn succeeded(&self) -> bool {
-        if self.failures.load(Ordering::Relaxed) == 0 {
+    /// Books a success, which ends a rest after failures: that of an exchange which began since. True
+    /// where the peer is back in the rotation by this.
+    pub(super) fn succeeded(&self, began: Began) -> bool {
+        let mut state = self.state.lock();
+        if began.era != state.era {
             return false;
         }
-        self.failures.store(0, Ordering::Relaxed);
-        self.cool_until_ms.store(0, Ordering::Relaxed);
-        self.probe_until_ms.store(0, Ordering::Relaxed);
-        self.tripped.swap(false, Ordering::Relaxed) && !self.is_down()
+        state.failures = 0;
+        if !state.tripped {
+            return false;
+        }
+        state.tripped = false;
+        state.era += 1;
+        state.rests_until = UnixMs(0);
+        state.probe_until = UnixMs(0);
+        !state.down
     }
 
-    /// What a health check found. One that passes ends a rest after failures, too. True where the
-    /// peer leaves the rotation or is back in it by this.
+    /// Rests until then, whatever its history: its provider asked for it. True where it did not rest
+    /// for that already.
+    pub fn asked_to_rest(&self, until: UnixMs, now: UnixMs) -> bool {
+        let mut state = self.state.lock();
+        let is_news = state.asked_until <= now && until > now;
+        state.asked_until = state.asked_until.max(until);
+        is_news
+    }
+
+    /// What a health check found. It says nothing of failures that traffic has shown: those take a
+    /// probe. True where the peer leaves the rotation or is back in it by this.
     pub fn checked(&self, passed: bool) -> bool {
-        let was_down = self.down.swap(!passed, Ordering::Relaxed);
-        if passed {
-            self.succeeded() || was_down
-        } else {
-            !was_down && !self.tripped.load(Ordering::Relaxed)
-        }
+        let mut state = self.state.lock();
+        let was_down = std::mem::replace(&mut state.down, !passed);
+        was_down == passed && !state.tripped
     }
 
     /// Nobody checks it any more: what the last check found is forgotten.
     pub fn is_unchecked(&self) {
-        self.down.store(false, Ordering::Relaxed);
+        self.state.lock().down = false;
     }
 
-    /// What the provider said of its own rate limits.
-    pub fn has_room(&self, room: &Room) {
-        self.room.set(room);
+    /// What the provider said of its own rate limits, in an answer to `need`; `anew` where it is this
+    /// exchange's first word on them, which has the exchange itself in its figures.
+    pub(super) fn has_room(&self, need: &Need, room: &Room, anew: bool, now: UnixMs) {
+        self.state.lock().rooms.told(need, room, anew, now);
     }
 
-    /// `tokens` is what the request is expected to use.
-    pub fn fitness(&self, tokens: i64, now: UnixMs) -> Fitness {
-        let until = |at: &AtomicI64| at.load(Ordering::Relaxed) > now.0;
-        if self.down.load(Ordering::Relaxed) || until(&self.cool_until_ms) {
-            Fitness::Resting
-        } else if self.tripped.load(Ordering::Relaxed) {
-            if until(&self.probe_until_ms) {
-                Fitness::Resting
-            } else {
-                Fitness::Doubtful
-            }
-        } else if self.room.is_tight(tokens, now) {
-            Fitness::Tight
-        } else {
-            Fitness::Fit
-        }
-    }
-
-    /// Claims the probe of a doubtful peer; `None` where another exchange has it, or none is due.
-    pub fn begin_probe(&self, now: UnixMs) -> Option<Probe> {
-        let last = self.probe_until_ms.load(Ordering::Relaxed);
-        if last > now.0 || !self.tripped.load(Ordering::Relaxed) {
-            return None;
-        }
-        let next = now.plus_ms(PROBE_MS).0;
-        let swap =
-            self.probe_until_ms
-                .compare_exchange(last, next, Ordering::Relaxed, Ordering::Relaxed);
-        swap.is_ok().then_some(Probe(next))
-    }
-
-    /// Its exchange is over: without a verdict, the next one may try. After a verdict it changes nothing.
-    pub fn end_probe(&self, probe: Probe) {
-        let order = Ordering::Relaxed;
-        let given_back = self
-            .probe_until_ms
-            .compare_exchange(probe.0, 0, order, order);
-        // Else it had its verdict, or was forgotten and taken by another.
-        given_back.ok();
+    /// How fit it is for this request.
+    pub fn fitness(&self, need: &Need, now: UnixMs) -> Fitness {
+        self.state.lock().fitness(need, now)
     }
 
     pub fn is_down(&self) -> bool {
-        self.down.load(Ordering::Relaxed)
+        self.state.lock().down
     }
 
     /// Until when it rests, where it does now.
     pub fn rests_until(&self, now: UnixMs) -> Option<UnixMs> {
-        let until = UnixMs(self.cool_until_ms.load(Ordering::Relaxed));
+        let state = self.state.lock();
+        let until = state.rests_until.max(state.asked_until);
         (until > now).then_some(until)
     }
 
     /// Failures in a row.
     pub fn failures(&self) -> u32 {
-        self.failures.load(Ordering::Relaxed)
+        self.state.lock().failures
     }
 
     /// Exchanges that this peer serves now.
     pub fn running(&self) -> i64 {
-        self.running.load(Ordering::Relaxed)
+        self.state.lock().running
     }
+}
 
-    pub fn begin(&self) {
-        self.running.fetch_add(1, Ordering::Relaxed);
-        self.room.take_request();
-    }
-
-    pub fn end(&self) {
-        self.running.fetch_sub(1, Ordering::Relaxed);
+impl State {
+    fn fitness(&self, need: &Need, now: UnixMs) -> Fitness {
+        let rests = self.rests_until.max(self.asked_until) > now;
+        if self.down || rests || (self.tripped && self.probe_until > now) {
+            Fitness::Resting
+        } else if self.tripped {
+            Fitness::Doubtful
+        } else if self.rooms.is_tight(need, now) {
+            Fitness::Tight
+        } else {
+            Fitness::Fit
+        }
     }
 }
 
@@ -182,64 +210,86 @@ impl Health {
 mod tests {
     use super::*;
 
+    const NEED: Need = Need::NOTHING;
+
     fn fitness(health: &Health, at: i64) -> Fitness {
-        health.fitness(1, UnixMs(at))
+        health.fitness(&NEED, UnixMs(at))
+    }
+
+    fn begin(health: &Health, at: i64) -> Began {
+        let fitness = fitness(health, at);
+        health.begin(&NEED, UnixMs(at), fitness).unwrap()
+    }
+
+    fn fail(health: &Health, at: i64, limit: u32) -> bool {
+        let began = begin(health, at);
+        let left = health.failed(began, UnixMs(at), limit, 1_000);
+        health.end(began);
+        left
     }
 
     #[test]
     fn rests_after_failures_in_a_row_and_one_probe_reopens_it() {
         let health = Health::default();
-        health.failed(UnixMs(0), 2, 1_000);
+        fail(&health, 0, 2);
         assert_eq!(fitness(&health, 1), Fitness::Fit);
-        health.failed(UnixMs(0), 2, 1_000);
+        fail(&health, 0, 2);
         assert_eq!(fitness(&health, 999), Fitness::Resting);
         assert_eq!(fitness(&health, 1_000), Fitness::Doubtful);
-        assert!(health.begin_probe(UnixMs(1_000)).is_some());
-        assert!(health.begin_probe(UnixMs(1_000)).is_none());
+        let probe = begin(&health, 1_000);
+        let second = health.begin(&NEED, UnixMs(1_000), Fitness::Doubtful);
+        assert_eq!(second, None);
         assert_eq!(fitness(&health, 1_001), Fitness::Resting);
-        health.succeeded();
+        assert!(health.succeeded(probe));
         assert_eq!(fitness(&health, 1_002), Fitness::Fit);
+        assert_eq!(health.running(), 1);
     }
 
     #[test]
     fn a_failed_probe_rests_again_at_once() {
         let health = Health::default();
-        health.failed(UnixMs(0), 1, 1_000);
-        assert!(health.begin_probe(UnixMs(1_000)).is_some());
-        health.failed(UnixMs(1_600), 5, 1_000);
+        fail(&health, 0, 1);
+        let probe = begin(&health, 1_000);
+        assert!(!health.failed(probe, UnixMs(1_600), 5, 1_000));
         assert_eq!(fitness(&health, 2_599), Fitness::Resting);
         assert_eq!(fitness(&health, 2_600), Fitness::Doubtful);
     }
 
     #[test]
-    fn a_probe_that_ends_without_a_verdict_is_free_at_once() {
+    fn a_probe_without_a_verdict_is_given_back_or_forgotten() {
         let health = Health::default();
-        health.failed(UnixMs(0), 1, 1_000);
-        let probe = health.begin_probe(UnixMs(1_000)).unwrap();
-        health.end_probe(probe);
+        fail(&health, 0, 1);
+        let probe = begin(&health, 1_000);
+        health.end(probe);
         assert_eq!(fitness(&health, 1_001), Fitness::Doubtful);
-        // After a verdict, another's probe is left alone.
-        let probe = health.begin_probe(UnixMs(1_001)).unwrap();
-        health.failed(UnixMs(1_002), 1, 1_000);
-        assert!(health.begin_probe(UnixMs(3_000)).is_some());
-        health.end_probe(probe);
-        assert_eq!(fitness(&health, 3_001), Fitness::Resting);
+        begin(&health, 1_001);
+        assert_eq!(fitness(&health, 1_000 + PROBE_MS), Fitness::Resting);
+        assert_eq!(fitness(&health, 1_001 + PROBE_MS), Fitness::Doubtful);
     }
 
     #[test]
-    fn a_probe_without_a_verdict_is_forgotten() {
+    fn what_began_before_a_trip_neither_reopens_nor_rests_it_longer() {
         let health = Health::default();
-        health.failed(UnixMs(0), 1, 1_000);
-        assert!(health.begin_probe(UnixMs(1_000)).is_some());
-        assert_eq!(fitness(&health, 1_000 + PROBE_MS - 1), Fitness::Resting);
-        assert_eq!(fitness(&health, 1_000 + PROBE_MS), Fitness::Doubtful);
+        let early = begin(&health, 0);
+        let other = begin(&health, 0);
+        fail(&health, 10, 1);
+        assert!(!health.succeeded(early));
+        assert!(!health.failed(other, UnixMs(900), 1, 1_000));
+        assert_eq!(fitness(&health, 1_009), Fitness::Resting);
+        assert_eq!(fitness(&health, 1_010), Fitness::Doubtful);
+        assert_eq!(health.failures(), 1);
     }
 
     #[test]
-    fn a_rest_that_was_asked_for_ends_by_itself() {
+    fn a_rest_that_was_asked_for_is_ended_by_time_alone() {
         let health = Health::default();
-        health.rest(UnixMs(500));
+        let running = begin(&health, 0);
+        assert!(health.asked_to_rest(UnixMs(500), UnixMs(0)));
+        assert!(!health.asked_to_rest(UnixMs(400), UnixMs(1)));
+        assert!(!health.succeeded(running));
+        assert!(!health.checked(true));
         assert_eq!(fitness(&health, 499), Fitness::Resting);
+        assert_eq!(health.rests_until(UnixMs(499)), Some(UnixMs(500)));
         assert_eq!(fitness(&health, 500), Fitness::Fit);
     }
 
@@ -255,17 +305,29 @@ mod tests {
     }
 
     #[test]
+    fn a_passing_check_says_nothing_of_what_traffic_has_shown() {
+        let health = Health::default();
+        fail(&health, 0, 2);
+        health.checked(true);
+        assert_eq!(health.failures(), 1);
+        fail(&health, 0, 2);
+        assert!(!health.checked(true));
+        assert_eq!(fitness(&health, 1), Fitness::Resting);
+        assert_eq!(fitness(&health, 1_000), Fitness::Doubtful);
+    }
+
+    #[test]
     fn what_is_news_is_told_once() {
         let health = Health::default();
-        assert!(!health.failed(UnixMs(0), 2, 1_000));
-        assert!(health.failed(UnixMs(0), 2, 1_000));
-        assert!(!health.failed(UnixMs(0), 2, 1_000));
+        assert!(!fail(&health, 0, 2));
+        assert!(fail(&health, 0, 2));
+        assert!(!fail(&health, 0, 2));
         assert!(!health.checked(false), "it is out already");
-        assert!(!health.succeeded(), "its checks still fail");
+        let probe = begin(&health, 2_000);
+        assert!(!health.succeeded(probe), "its checks still fail");
         assert!(health.checked(true));
-        assert!(!health.succeeded());
-        assert!(health.failed(UnixMs(0), 1, 1_000));
-        assert!(health.checked(true), "a check that passes ends a rest");
-        assert_eq!(fitness(&health, 1), Fitness::Fit);
+        let later = begin(&health, 2_000);
+        assert!(!health.succeeded(later));
+        assert!(fail(&health, 2_000, 1));
     }
 }

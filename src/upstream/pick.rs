@@ -6,6 +6,8 @@ use crate::config::Balance;
 /// What a pick needs to know of one peer.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate {
+    /// The peer's own, whatever its place in the pool.
+    pub identity: u64,
     pub weight: u32,
     pub running: i64,
     /// Tried already for this exchange.
@@ -41,7 +43,7 @@ pub fn pick(
     match balance {
         Balance::RoundRobin => nth(turn),
         Balance::ConsistentHash => {
-            let scored = fitting().map(|(i, c)| (i, rendezvous(key_hash, i, c.weight)));
+            let scored = fitting().map(|(i, c)| (i, rendezvous(key_hash, c)));
             scored.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(i, _)| i)
         }
         Balance::Fallback => nth(0),
@@ -72,10 +74,10 @@ pub fn pick(
 
 /// How much a key is drawn to a peer: the greatest wins, so that a peer that leaves takes only its
 /// own keys along (weighted rendezvous hashing, Schindelhauer and Schomaker 2005).
-fn rendezvous(key_hash: u64, index: usize, weight: u32) -> f64 {
-    let mixed = spread(key_hash ^ spread(index as u64));
+fn rendezvous(key_hash: u64, candidate: &Candidate) -> f64 {
+    let mixed = spread(key_hash ^ spread(candidate.identity));
     let unit = ((mixed >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-    -f64::from(weight.max(1)) / unit.ln()
+    -f64::from(candidate.weight.max(1)) / unit.ln()
 }
 
 /// Spreads consecutive turns over the whole range, so that weights do not come in bursts
@@ -92,9 +94,10 @@ mod tests {
     use super::*;
 
     fn peers(weights: &[u32]) -> Vec<Candidate> {
-        weights
-            .iter()
-            .map(|&weight| Candidate {
+        (0..)
+            .zip(weights)
+            .map(|(identity, &weight)| Candidate {
+                identity,
                 weight,
                 running: 0,
                 tried: false,
@@ -156,16 +159,21 @@ mod tests {
     #[test]
     fn a_peer_that_leaves_takes_only_its_own_keys_along() {
         let all = peers(&[1, 1, 1, 1]);
-        let mut without = peers(&[1, 1, 1, 1]);
-        without[2].fitness = Fitness::Resting;
-        let of =
-            |peers: &[Candidate], key| pick(Balance::ConsistentHash, peers, 0, key, Fitness::Fit);
+        let mut resting = all.clone();
+        resting[2].fitness = Fitness::Resting;
+        let mut removed = all.clone();
+        removed.remove(2);
+        let of = |peers: &[Candidate], key| {
+            let at = pick(Balance::ConsistentHash, peers, 0, key, Fitness::Fit).unwrap();
+            peers[at].identity
+        };
         let mut counts = [0; 4];
         for key in 0..4_000 {
-            let home = of(&all, key).unwrap();
-            counts[home] += 1;
+            let home = of(&all, key);
+            counts[usize::try_from(home).unwrap()] += 1;
             if home != 2 {
-                assert_eq!(of(&without, key), Some(home), "key {key}");
+                assert_eq!(of(&resting, key), home, "key {key}");
+                assert_eq!(of(&removed, key), home, "key {key}");
             }
         }
         assert!(

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use globset::{Glob, GlobMatcher};
+use sha2::{Digest as _, Sha256};
 
+use super::attempt::Attempt;
 use super::failover::Need;
-use super::health::{Fitness, Health, Probe};
+use super::health::{Fitness, Health};
 use super::pick::{Candidate, pick};
-use crate::config::{PeerConfig, PoolConfig};
+use crate::config::{PeerConfig, PoolConfig, SecretText};
 use crate::metering::Dialect;
 use crate::time::UnixMs;
 
@@ -19,6 +21,9 @@ pub struct Peer {
     /// `host:port`, and `#2` after it where the pool has another of that name before (a second
     /// credential for one host). One of a kind in its pool.
     pub name: String,
+    /// Of its URL, its credential and its headers: who it is, whatever its place in the pool. A hash,
+    /// the same on every edge.
+    pub identity: u64,
     pub health: Arc<Health>,
 }
 
@@ -143,12 +148,7 @@ impl Pool {
                 .map(|glob| glob.compile_matcher())
                 .collect()
         };
-        let old = |name: &str, peer: &PeerConfig| {
-            let peers = before.map_or(&[][..], |pool| &pool.peers);
-            let same =
-                |old: &&Arc<Peer>| old.name == name && old.config.base_path == peer.base_path;
-            peers.iter().find(same)
-        };
+        let known = before.map_or(&[][..], |pool| &pool.peers);
         let is_checked = config.health_check.is_some();
         let mut peers: Vec<Arc<Peer>> = Vec::new();
         for (at, peer) in config.peers.iter().enumerate() {
@@ -157,16 +157,19 @@ impl Pool {
                 0 => peer.name(),
                 namesakes => format!("{}#{}", peer.name(), namesakes + 1),
             };
-            let known = old(&name, peer);
+            let twins = config.peers.iter().take(at).map(|one| identity(one, 0));
+            let same = identity(peer, 0);
+            let identity = identity(peer, twins.filter(|twin| *twin == same).count());
+            let known = known.iter().find(|old| old.identity == identity);
             let health = known.map(|peer| Arc::clone(&peer.health));
             let health = health.unwrap_or_default();
             if !is_checked {
                 health.is_unchecked();
             }
-            let config = peer.clone();
             peers.push(Arc::new(Peer {
-                config,
+                config: peer.clone(),
                 name,
+                identity,
                 health,
             }));
         }
@@ -190,34 +193,63 @@ impl Pool {
     }
 
     /// The next peer for an exchange that has tried those for which `tried` is true, none worse than
-    /// `worst`. A doubtful one is claimed for its probe.
+    /// `worst`. At a doubtful one the exchange is its probe.
     pub fn next_peer(
         &self,
         tried: impl Fn(&Arc<Peer>) -> bool,
         need: Need,
         now: UnixMs,
         worst: Fitness,
-    ) -> Option<(Arc<Peer>, Option<Probe>)> {
+    ) -> Option<Attempt> {
         let candidate = |peer: &Arc<Peer>| Candidate {
+            identity: peer.identity,
             weight: peer.config.weight,
             running: peer.health.running(),
             tried: tried(peer),
-            fitness: peer.health.fitness(need.tokens, now),
+            fitness: peer.health.fitness(&need, now),
         };
-        let index = if let [only] = self.peers.as_slice() {
-            candidate(only).fits(worst).then_some(0)
-        } else {
+        // A doubtful peer whose probe another exchange has become meanwhile is doubtful no more.
+        for _ in 0..=self.peers.len() {
             let candidates: Vec<Candidate> = self.peers.iter().map(candidate).collect();
-            let any = candidates.iter().any(|candidate| candidate.fits(worst));
+            if !candidates.iter().any(|candidate| candidate.fits(worst)) {
+                return None;
+            }
             // A turn is taken by those alone that find a peer, or some peers would never have theirs.
-            let turn = any.then(|| self.turn.fetch_add(1, Ordering::Relaxed));
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed);
             let balance = self.config.balance;
-            turn.and_then(|turn| pick(balance, &candidates, turn, need.key_hash, worst))
-        };
-        let peer = self.peers.get(index?)?;
-        // Where another exchange was faster, this is one probe too many, and does no harm.
-        Some((Arc::clone(peer), peer.health.begin_probe(now)))
+            let index = pick(balance, &candidates, turn, need.key_hash, worst)?;
+            let fitness = candidates[index].fitness;
+            let attempt = Attempt::begin(&self.peers[index], need, now, fitness);
+            if attempt.is_some() {
+                return attempt;
+            }
+        }
+        None
     }
+}
+
+/// `nth`: how many before it in the pool are the same to the letter.
+fn identity(peer: &PeerConfig, nth: usize) -> u64 {
+    let mut hash = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hash.update(part.len().to_le_bytes());
+        hash.update(part);
+    };
+    add(&[u8::from(peer.tls)]);
+    add(peer.name().as_bytes());
+    add(peer.base_path.as_bytes());
+    let query = peer.query.as_ref().map(SecretText::reveal);
+    add(query.unwrap_or_default().as_bytes());
+    let credential = peer.credential.as_ref().map(SecretText::reveal);
+    add(credential.unwrap_or_default().as_bytes());
+    for (name, value) in &peer.headers {
+        add(name.as_bytes());
+        add(value.reveal().as_bytes());
+    }
+    add(&nth.to_le_bytes());
+    let digest = hash.finalize();
+    let first = digest.first_chunk().copied();
+    u64::from_le_bytes(first.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -243,10 +275,65 @@ mod tests {
             .map(|p| p.name.as_str())
             .collect();
         assert_eq!(names, ["h:1", "h:1#2"]);
-        before.all()[0].peers[1].health.failed(UnixMs(0), 1, 1_000);
+        fail(&before.all()[0].peers[1]);
+        let failures = |after: &Pools| {
+            let peers = after.all()[0].peers.iter();
+            peers.map(|peer| peer.health.failures()).collect::<Vec<_>>()
+        };
         let after = Pools::new(&configs, Some(&before));
-        let failures = |at: usize| after.all()[0].peers[at].health.failures();
-        assert_eq!((failures(0), failures(1)), (0, 1));
+        assert_eq!(failures(&after), [0, 1]);
+        // What is known goes with the credential, not with the place.
+        let first = yaml.replace("{url: 'http://h:1', credential: x}, ", "");
+        assert_eq!(
+            failures(&Pools::new(&self::configs(&first), Some(&before))),
+            [1]
+        );
+        let other = yaml.replace("credential: y", "credential: z");
+        let after = Pools::new(&self::configs(&other), Some(&before));
+        assert_eq!(failures(&after), [0, 0]);
+    }
+
+    fn fail(peer: &Arc<Peer>) {
+        let attempt = Attempt::begin(peer, Need::NOTHING, UnixMs(0), Fitness::Fit).unwrap();
+        attempt.failed(UnixMs(0), 1, 1_000);
+    }
+
+    #[test]
+    fn peers_alike_to_the_letter_are_still_two() {
+        let yaml = "pools: [{name: a, dialect: openai, models: ['m'], peers: \
+                    [{url: 'http://h:1'}, {url: 'http://h:1'}]}]";
+        let pools = Pools::new(&configs(yaml), None);
+        fail(&pools.all()[0].peers[1]);
+        let after = Pools::new(&configs(yaml), Some(&pools));
+        let peers = &after.all()[0].peers;
+        assert_ne!(peers[0].identity, peers[1].identity);
+        assert_eq!(
+            (peers[0].health.failures(), peers[1].health.failures()),
+            (0, 1)
+        );
+    }
+
+    /// Two exchanges find the same peer doubtful: one is its probe, the other goes elsewhere.
+    #[test]
+    fn who_misses_the_probe_picks_again() {
+        let yaml = "pools: [{name: a, dialect: openai, models: ['m'], balance: fallback, peers: \
+                    [{url: 'http://a:1'}, {url: 'http://b:1'}]}]";
+        let pools = Pools::new(&configs(yaml), None);
+        let pool = &pools.all()[0];
+        fail(&pool.peers[0]);
+        let later = UnixMs(1_000);
+        let next = || {
+            let worst = Fitness::Doubtful;
+            let attempt = pool
+                .next_peer(|_| false, Need::NOTHING, later, worst)
+                .unwrap();
+            (attempt.peer().name.clone(), attempt)
+        };
+        let (first, probe) = next();
+        let (second, _running) = next();
+        assert_eq!((first.as_str(), second.as_str()), ("a:1", "b:1"));
+        drop(probe);
+        assert_eq!(next().0, "a:1");
     }
 
     #[test]

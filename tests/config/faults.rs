@@ -164,6 +164,20 @@ fn listeners_do_not_share_an_address() {
 }
 
 #[test]
+fn an_alias_of_an_alias_is_the_name_at_the_end() {
+    let yaml = "pools: [{name: a, dialect: openai, models: [x], peers: [{url: \"http://h\"}], \
+                aliases: {chat: fast, fast: gpt-4o, other: gpt-4}}]";
+    let here = std::path::Path::new(".");
+    let parsed = quota_proxy::config::parse(yaml, "q.yaml", here, &|_| None).unwrap();
+    let aliases = &parsed.config.pools[0].aliases;
+    let shown: Vec<_> = aliases
+        .iter()
+        .map(|(from, to)| format!("{from}:{to}"))
+        .collect();
+    assert_eq!(shown, ["chat:gpt-4o", "fast:gpt-4o", "other:gpt-4"]);
+}
+
+#[test]
 fn aliases_do_not_go_in_circles() {
     let pool = |aliases: &str| {
         format!(

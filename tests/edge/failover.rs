@@ -239,7 +239,10 @@ async fn an_answer_that_broke_off_stays_broken() {
         assert_eq!(logs[0]["reason"], "upstream_broke", "{wish}");
         assert_eq!(rig.fakes()[0].ledger().await.requests, 0, "{wish}");
         let metrics = rig.admin().metrics().await;
-        let broken = r#"upstream_attempts_total{outcome="broken",pool="only"} 1"#;
+        let broken = format!(
+            r#"upstream_attempts_total{{outcome="broken",peer="{}",pool="only"}} 1"#,
+            rig.fakes()[1].address
+        );
         assert!(metrics.lines().any(|line| line == broken), "{metrics}");
     }
 }

@@ -5,7 +5,6 @@
 
 use bytes::Bytes;
 use futures_util::stream;
-use quota_proxy::cli::fake_upstream::Options;
 use serde_json::{Value, json};
 
 use crate::support::fake::Fake;
@@ -296,61 +295,81 @@ async fn bytes_behind_a_body_are_a_request_of_their_own() {
 }
 
 /// Uploads without a length go up chunked; HTTP/2 ends them with an empty frame. The connection they
-/// leave behind must serve the next request (pingora#935).
-#[tokio::test]
-async fn http2_uploads_leave_the_upstream_connection_clean() {
-    let fake = Fake::start(Options {
-        require_credential: Some(CREDENTIAL.to_owned()),
-        ..Options::default()
-    });
-    let nginx = Nginx::start(&fake.url()).await;
+/// leave behind must serve the next request (pingora#935): the server at `url` reads as many requests
+/// as were sent, and nothing else. `behind`: who has the bodies.
+async fn uploads_leave_the_connection_clean(
+    url: &str,
+    behind: Option<&Fake>,
+    lines: impl Fn() -> Vec<String>,
+) {
     let rig = Rig::builder()
         .set(
             "pools.2.peers",
-            json!([{"url": nginx.url, "credential": CREDENTIAL}]),
+            json!([{"url": url, "credential": CREDENTIAL}]),
         )
         .start()
         .await;
     let key = rig.admin().key(0).await.secret;
     let h2 = rig.h2();
     let mut sent = 0;
-    for size in [0, 1, 70_000] {
-        for empty_frames in [0, 2] {
-            let body: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
-            let mut pieces = vec![Bytes::new(); empty_frames];
-            pieces.extend(body.chunks(9_000).map(Bytes::copy_from_slice));
-            pieces.extend(vec![Bytes::new(); empty_frames]);
-            let pieces = stream::iter(pieces.into_iter().map(Ok::<_, String>));
-            let request = h2
-                .post(format!("{}/_fake/echo", rig.url()))
-                .bearer_auth(&key);
-            let request = request.header("content-type", "audio/wav");
-            let answer = request
-                .body(reqwest::Body::wrap_stream(pieces))
-                .send()
-                .await;
-            assert_eq!(answer.unwrap().status(), 200, "{size} {empty_frames}");
-            sent += 1;
+    for (size, empty_frames) in [(0, 0), (0, 2), (1, 0), (1, 2), (70_000, 0), (70_000, 2)] {
+        let body: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+        let mut pieces = vec![Bytes::new(); empty_frames];
+        pieces.extend(body.chunks(9_000).map(Bytes::copy_from_slice));
+        pieces.extend(vec![Bytes::new(); empty_frames]);
+        let pieces = stream::iter(pieces.into_iter().map(Ok::<_, String>));
+        let request = h2
+            .post(format!("{}/_fake/echo", rig.url()))
+            .bearer_auth(&key);
+        let request = request.header("content-type", "audio/wav");
+        let answer = request
+            .body(reqwest::Body::wrap_stream(pieces))
+            .send()
+            .await;
+        assert_eq!(answer.unwrap().status(), 200, "{size} {empty_frames}");
+        sent += 1;
+        if let Some(fake) = behind {
             let seen = fake.last_ended(sent).await;
-            assert_eq!(
-                seen.body_sha256,
-                Some(sha256(&body)),
-                "{size} {empty_frames}"
-            );
-            let answer = rig.post(CHAT, &key, &chat("gpt-4o")).await;
-            assert_eq!(answer.status(), 200, "after {size} {empty_frames}");
-            sent += 1;
+            let expected = Some(sha256(&body));
+            assert_eq!(seen.body_sha256, expected, "{size} {empty_frames}");
         }
+        let answer = rig.post(CHAT, &key, &chat("gpt-4o")).await;
+        assert_eq!(answer.status(), 200, "after {size} {empty_frames}");
+        sent += 1;
     }
     let lines = eventually(PATIENCE, || async {
-        that(nginx.lines(), |lines| lines.len() as u64 >= sent)
+        that(lines(), |lines| lines.len() as u64 >= sent)
     })
     .await;
     assert_eq!(lines.len() as u64, sent, "{lines:?}");
-    assert!(
-        lines.iter().all(|line| line.starts_with("200 POST ")),
-        "{lines:?}"
-    );
+    let is_good = |line: &String| line.starts_with("200 POST ");
+    assert!(lines.iter().all(is_good), "{lines:?}");
+}
+
+#[tokio::test]
+async fn http2_uploads_leave_nginxs_connection_clean() {
+    let fake = Fake::start(strict_fake());
+    let nginx = Nginx::start(&fake.url()).await;
+    uploads_leave_the_connection_clean(&nginx.url, Some(&fake), || nginx.lines()).await;
+}
+
+#[tokio::test]
+async fn http2_uploads_leave_haproxys_connection_clean() {
+    let fake = Fake::start(strict_fake());
+    let haproxy = Reader::haproxy(&fake.url()).await;
+    uploads_leave_the_connection_clean(&haproxy.url, Some(&fake), || haproxy.requests()).await;
+}
+
+#[tokio::test]
+async fn http2_uploads_leave_h11s_connection_clean() {
+    let h11 = Reader::h11().await;
+    uploads_leave_the_connection_clean(&h11.url, None, || h11.requests()).await;
+}
+
+#[tokio::test]
+async fn http2_uploads_leave_nodes_connection_clean() {
+    let node = Reader::node().await;
+    uploads_leave_the_connection_clean(&node.url, None, || node.requests()).await;
 }
 
 /// Attacks through a proxy before the server at `url`, which read as many good requests as were

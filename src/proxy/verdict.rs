@@ -1,0 +1,225 @@
+//! What an answer, or the lack of one, says of its peer: told to its health, to log and metrics.
+
+use pingora::http::ResponseHeader;
+use pingora::{Error, ErrorType, Result};
+
+use super::Edge;
+use super::retry::{kind, wants_another};
+use crate::config::RetryOn;
+use crate::exchange::{End, Exchange};
+use crate::telemetry::access_log::NotServed;
+use crate::telemetry::event::{AttemptEnded, PeerHealth, PeerSkipped};
+use crate::telemetry::label::{RestCause, SkipReason, UpstreamOutcome};
+use crate::time::UnixMs;
+use crate::upstream::{Fitness, PassedOver, Room, rest};
+
+/// Answers that say when to come back: a rate limit, and an overloaded server (529: Anthropic's).
+const BUSY: [u16; 3] = [429, 503, 529];
+
+impl Edge {
+    /// The last attempt has failed: its peer's health, its line and its metric.
+    pub(super) fn attempt_failed(&self, exchange: &mut Exchange, e: &Error) {
+        let refused_us = turned_us_away(e);
+        let outcome = match kind(e) {
+            _ if refused_us && blames_credential(exchange, e) => UpstreamOutcome::Credential,
+            _ if refused_us => UpstreamOutcome::Denied,
+            Some(RetryOn::Connect) => UpstreamOutcome::Connect,
+            Some(RetryOn::Timeout) => UpstreamOutcome::Timeout,
+            Some(RetryOn::TooManyRequests) => UpstreamOutcome::TooManyRequests,
+            Some(RetryOn::ServerError) => UpstreamOutcome::ServerError,
+            None => UpstreamOutcome::Broken,
+        };
+        // What a caller can bring about must not take a peer from all the others.
+        if outcome != UpstreamOutcome::Denied {
+            self.book_failure(exchange);
+        }
+        self.attempt_ended(exchange, outcome, e.etype().as_str());
+        exchange.failed(outcome.word());
+    }
+
+    /// How the attempt that answered ended. What broke off after its head has failed, too.
+    pub(super) fn answer_ended(&self, exchange: &mut Exchange, end: End, overdue: bool) {
+        let Some(outcome) = last_outcome(end, exchange.status()) else {
+            return;
+        };
+        if exchange.is_attempt_told() {
+            return;
+        }
+        match outcome {
+            UpstreamOutcome::Ok | UpstreamOutcome::Refused => self.book_success(exchange),
+            UpstreamOutcome::Broken if !overdue => self.book_failure(exchange),
+            _ => {}
+        }
+        self.attempt_ended(exchange, outcome, "after its head");
+    }
+
+    /// One attempt's line and metric.
+    pub(super) fn attempt_ended(
+        &self,
+        exchange: &mut Exchange,
+        outcome: UpstreamOutcome,
+        detail: &str,
+    ) {
+        exchange.told_attempt(outcome != UpstreamOutcome::Stale);
+        let Some(peer) = exchange.peer() else { return };
+        let event = AttemptEnded {
+            pool: &exchange.route().pool.config.name,
+            peer: &peer.name,
+            request_id: &exchange.subject.request_id,
+            outcome,
+            detail,
+        };
+        event.emit(&self.metrics);
+    }
+
+    /// Books a failure with the peer that served last.
+    pub(super) fn book_failure(&self, exchange: &mut Exchange) {
+        let pool = &exchange.route().pool.config;
+        let cooldown_ms = i64::try_from(pool.cooldown.as_millis()).unwrap_or(i64::MAX);
+        let limit = pool.cooldown_failures;
+        let now = UnixMs::now();
+        let attempt = exchange.at_peer();
+        if attempt.is_some_and(|attempt| attempt.failed(now, limit, cooldown_ms)) {
+            let rest = Some((RestCause::Failures, cooldown_ms));
+            self.tell(exchange, false, "it failed too often in a row", rest);
+        }
+    }
+
+    /// Books a success with the peer that served last.
+    pub(super) fn book_success(&self, exchange: &mut Exchange) {
+        if exchange
+            .at_peer()
+            .is_some_and(|attempt| attempt.succeeded())
+        {
+            self.tell(exchange, true, "it answers again", None);
+        }
+    }
+
+    fn tell(
+        &self,
+        exchange: &Exchange,
+        healthy: bool,
+        because: &'static str,
+        rest: Option<(RestCause, i64)>,
+    ) {
+        let Some(peer) = exchange.peer() else { return };
+        let event = PeerHealth {
+            pool: &exchange.route().pool.config.name,
+            peer: &peer.name,
+            healthy,
+            because,
+            rest,
+        };
+        event.emit(&self.metrics);
+    }
+
+    /// Judges an upstream's head while the answer can still be given by another peer. A refusal that
+    /// may be about our credential is ours to answer for: its text never reaches a client (SPEC
+    /// section 3, step 4).
+    pub(super) fn judge(
+        &self,
+        exchange: &mut Exchange,
+        head: &ResponseHeader,
+        can_replay: bool,
+    ) -> Result<()> {
+        if head.status.is_informational() {
+            return Ok(());
+        }
+        let status = head.status.as_u16();
+        self.hear_of_limits(exchange, head);
+        let wants = |kind| can_replay && wants_another(exchange, Some(kind));
+        let another = match status {
+            401..=403 => true,
+            429 => wants(RetryOn::TooManyRequests),
+            500..=599 => wants(RetryOn::ServerError),
+            _ => false,
+        };
+        if another {
+            let why = "the peer cannot serve";
+            return Err(Error::explain(ErrorType::HTTPStatus(status), why).into_up());
+        }
+        Ok(())
+    }
+
+    /// What the provider says of its own limits steers the next exchanges.
+    fn hear_of_limits(&self, exchange: &mut Exchange, head: &ResponseHeader) {
+        let now = UnixMs::now();
+        let text = |name: &str| head.headers.get(name)?.to_str().ok();
+        let room = Room::read(text, now);
+        let is_busy = BUSY.contains(&head.status.as_u16());
+        let asked = is_busy.then(|| rest::asked_ms(text, now)).flatten();
+        let Some(attempt) = exchange.at_peer() else {
+            return;
+        };
+        if !room.says_nothing() {
+            attempt.has_room(&room, now);
+        }
+        let Some(ms) = asked else { return };
+        if attempt.asked_to_rest(now.plus_ms(ms), now) {
+            let rest = Some((RestCause::Asked, ms));
+            self.tell(exchange, false, "its provider asked for a rest", rest);
+        }
+    }
+
+    /// Tells of the peers that the last choice passed over, and notes each once for the access log.
+    pub(super) fn tell_passed_over(&self, exchange: &Exchange, noted: &mut Vec<NotServed>) {
+        for passed in exchange.passed_over() {
+            let (pool, peer) = (passed.pool.config.name.as_str(), passed.peer.name.as_str());
+            let reason = skip_reason(passed);
+            PeerSkipped { pool, peer, reason }.emit(&self.metrics);
+            if !noted.iter().any(|one| one.pool == pool && one.peer == peer) {
+                noted.push(NotServed {
+                    pool: pool.to_owned(),
+                    peer: peer.to_owned(),
+                    reason: reason.word(),
+                });
+            }
+        }
+    }
+}
+
+fn skip_reason(passed: &PassedOver) -> SkipReason {
+    match passed.fitness {
+        Fitness::Tight => SkipReason::Tight,
+        _ => SkipReason::Resting,
+    }
+}
+
+/// How the attempt that answered ended; `None` where nobody saw its end.
+fn last_outcome(end: End, status: u16) -> Option<UpstreamOutcome> {
+    match (end, status) {
+        (End::UpstreamBroke, _) => Some(UpstreamOutcome::Broken),
+        // Its head came, and nothing of its body.
+        (End::Failed, 1..) => Some(UpstreamOutcome::Broken),
+        (End::Answered, 429) => Some(UpstreamOutcome::TooManyRequests),
+        (End::Answered, 400..=499) => Some(UpstreamOutcome::Refused),
+        (End::Answered, 500..) => Some(UpstreamOutcome::ServerError),
+        (End::Answered | End::Cut, _) => Some(UpstreamOutcome::Ok),
+        (End::ClientGone | End::Failed | End::Dropped, _) => None,
+    }
+}
+
+/// Whether a peer turned *us* away: our credential, our account (402 is what DeepSeek and OpenRouter
+/// answer where it is empty), or what it may do.
+pub fn turned_us_away(error: &Error) -> bool {
+    matches!(error.etype(), ErrorType::HTTPStatus(401..=403))
+}
+
+/// Whether that is the credential's fault, whoever asks: then the peer has failed (SPEC section 3,
+/// step 4). A 403 may be about the caller's words or a model of its choice, and what a path without a
+/// model wants may be beyond what the credential was made for.
+fn blames_credential(exchange: &Exchange, error: &Error) -> bool {
+    exchange.is_metered() && matches!(error.etype(), ErrorType::HTTPStatus(401 | 402))
+}
+
+/// Whether an answer says that *our* account is empty, which OpenAI tells apart from a rate limit
+/// only in the body. It is seen in time where the body came along with its head, as such small
+/// answers do; later, nothing but breaking the connection could keep it from the client.
+pub fn tells_empty_account(exchange: &Exchange, chunk: &[u8]) -> bool {
+    exchange.status() == 429 && memchr::memmem::find(chunk, b"insufficient_quota").is_some()
+}
+
+/// The error that such an answer is turned into: to the client the upstream is unavailable.
+pub fn empty_account() -> Box<Error> {
+    Error::explain(ErrorType::HTTPStatus(402), "the peer's account is empty").into_up()
+}

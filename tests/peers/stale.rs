@@ -1,0 +1,240 @@
+//! Connections that die under a request: it is sent once more only where its peer never read it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::rig::{CREDENTIAL, Rig};
+use crate::support::upstream::{Manner, Upstream, json_answer};
+use crate::support::wire::Wire;
+use crate::{access_lines, answer_of, ask, counts, in_order, name_of};
+
+fn good() -> String {
+    json_answer("200 OK", "", &answer_of(1, 1))
+}
+
+/// The server hangs up as the second request arrives. On a machine that is slower than the time in
+/// which that must show the client gets a 502, and is served at the next try; never is one sent twice.
+#[tokio::test]
+async fn what_an_idle_connections_end_cut_off_is_sent_once_more() {
+    let upstream = Upstream::start(Manner::HangUpOnSecond(good())).await;
+    let rig = in_order(&[&upstream.url()]).start().await;
+    let key = rig.admin().key(0).await;
+    assert_eq!(ask(&rig, &key).await, 200);
+    let status = ask(&rig, &key).await;
+    assert!(matches!(status, 200 | 502), "{status}");
+    assert_eq!(upstream.seen().len(), if status == 200 { 2 } else { 1 });
+    if status == 200 {
+        let line = &access_lines(&rig, 2).await[1];
+        assert_eq!(line["attempts"], 1, "{line}");
+        assert_eq!(line["failed_attempts"][0]["reason"], "stale", "{line}");
+        let name = upstream.address;
+        let labels = format!(r#"outcome="stale",peer="{name}",pool="only""#);
+        counts(&rig, "upstream_attempts_total", &labels, 1).await;
+        let labels = format!(r#"outcome="ok",peer="{name}",pool="only""#);
+        counts(&rig, "upstream_attempts_total", &labels, 2).await;
+    }
+    rig.end().await;
+}
+
+/// Answers the first request of its first connection; after that it reads each request whole, waits,
+/// and hangs up.
+async fn reads_and_hangs_up(pause: Duration) -> (SocketAddr, Arc<Mutex<usize>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let read = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&read);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let count = Arc::clone(&count);
+            tokio::spawn(async move {
+                let mut wire = Wire::over(stream);
+                while wire.request().await.is_some() {
+                    let nth = {
+                        let mut count = count.lock().unwrap();
+                        *count += 1;
+                        *count
+                    };
+                    if nth > 1 {
+                        tokio::time::sleep(pause).await;
+                        return;
+                    }
+                    wire.send(good()).await;
+                }
+            });
+        }
+    });
+    (address, read)
+}
+
+/// It was read whole and worked on for a while: it may be billed, and is not sent again.
+#[tokio::test]
+async fn what_was_read_whole_is_not_sent_again() {
+    let (address, read) = reads_and_hangs_up(Duration::from_millis(300)).await;
+    let rig = in_order(&[&format!("http://{address}")]).start().await;
+    let key = rig.admin().key(0).await;
+    assert_eq!(ask(&rig, &key).await, 200);
+    assert_eq!(ask(&rig, &key).await, 502);
+    assert_eq!(*read.lock().unwrap(), 2);
+    let line = &access_lines(&rig, 2).await[1];
+    assert_eq!(line["failed_attempts"][0]["reason"], "broken", "{line}");
+    rig.end().await;
+}
+
+/// Whatever happens, one exchange costs its peer two requests at the most.
+#[tokio::test]
+async fn it_is_sent_once_more_and_no_oftener() {
+    let (address, read) = reads_and_hangs_up(Duration::ZERO).await;
+    let rig = in_order(&[&format!("http://{address}")]).start().await;
+    let key = rig.admin().key(0).await;
+    assert_eq!(ask(&rig, &key).await, 200);
+    assert_eq!(ask(&rig, &key).await, 502);
+    let read = *read.lock().unwrap();
+    assert!((2..=3).contains(&read), "{read}");
+    // A connection that was made for it is nobody's idle one.
+    assert_eq!(ask(&rig, &key).await, 502);
+    rig.end().await;
+}
+
+/// What an HTTP/2 server by hand does with its requests, in turn; with the last one it goes on.
+#[derive(Clone, Copy, Debug)]
+enum Do {
+    Answer,
+    /// RST_STREAM with REFUSED_STREAM: it was not looked at (RFC 9113 section 8.7).
+    Refuse,
+    /// GOAWAY, with the request before as the last one that was looked at (section 6.8).
+    GoAway,
+    /// The connection ends, and nothing is said of the request.
+    HangUp,
+}
+
+async fn http2_server(acts: &'static [Do]) -> (SocketAddr, Arc<Mutex<usize>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let read = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&read);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(http2_connection(stream, acts, Arc::clone(&count)));
+        }
+    });
+    (address, read)
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+/// Of DATA and HEADERS; of SETTINGS it says that theirs are taken.
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
+
+async fn http2_connection(mut stream: TcpStream, acts: &[Do], read: Arc<Mutex<usize>>) {
+    let mut preface = [0; 24];
+    stream.read_exact(&mut preface).await.unwrap();
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+    let mut head = [0; 9];
+    while stream.read_exact(&mut head).await.is_ok() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        stream.read_exact(&mut payload).await.unwrap();
+        let (kind, flags) = (head[3], head[4]);
+        let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        if kind == SETTINGS && flags & END_STREAM == 0 {
+            let taken = frame(SETTINGS, END_STREAM, 0, &[]);
+            stream.write_all(&taken).await.unwrap();
+        }
+        if !matches!(kind, DATA | HEADERS) || flags & END_STREAM == 0 {
+            continue;
+        }
+        let nth = {
+            let mut read = read.lock().unwrap();
+            *read += 1;
+            *read
+        };
+        match acts[(nth - 1).min(acts.len() - 1)] {
+            Do::HangUp => return,
+            Do::Refuse => {
+                let refusal = frame(RST_STREAM, 0, id, &REFUSED_STREAM);
+                stream.write_all(&refusal).await.unwrap();
+            }
+            Do::GoAway => {
+                let last = [&(id - 2).to_be_bytes()[..], &[0; 4]].concat();
+                stream.write_all(&frame(GOAWAY, 0, 0, &last)).await.unwrap();
+            }
+            Do::Answer => {
+                // `:status 200` and a content type, as RFC 7541 has them in its table.
+                let mut fields = vec![0x88, 0x0f, 0x10, 16];
+                fields.extend(b"application/json");
+                let body = answer_of(1, 1).to_string();
+                let mut answer = frame(HEADERS, END_HEADERS, id, &fields);
+                answer.extend(frame(DATA, END_STREAM, id, body.as_bytes()));
+                stream.write_all(&answer).await.unwrap();
+            }
+        }
+    }
+}
+
+async fn over_http2(address: SocketAddr) -> Rig {
+    in_order(&[])
+        .set(
+            "pools.0.peers",
+            json!([{"url": format!("http://{address}"), "credential": CREDENTIAL, "http2": true}]),
+        )
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn a_stream_that_was_refused_unread_is_sent_once_more() {
+    let (address, read) = http2_server(&[Do::Answer, Do::Refuse, Do::Answer, Do::Refuse]).await;
+    let rig = over_http2(address).await;
+    let key = rig.admin().key(0).await;
+    assert_eq!(ask(&rig, &key).await, 200);
+    assert_eq!(ask(&rig, &key).await, 200);
+    assert_eq!(*read.lock().unwrap(), 3);
+    // Refused twice is refused.
+    assert_eq!(ask(&rig, &key).await, 502);
+    assert_eq!(*read.lock().unwrap(), 5);
+    let url = format!("http://{address}");
+    let labels = format!(r#"outcome="stale",peer="{}",pool="only""#, name_of(&url));
+    counts(&rig, "upstream_attempts_total", &labels, 2).await;
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_a_goaway_leaves_out_is_sent_once_more() {
+    let (address, read) = http2_server(&[Do::Answer, Do::GoAway, Do::Answer]).await;
+    let rig = over_http2(address).await;
+    let key = rig.admin().key(0).await;
+    assert_eq!(ask(&rig, &key).await, 200);
+    assert_eq!(ask(&rig, &key).await, 200);
+    assert_eq!(*read.lock().unwrap(), 3);
+    rig.end().await;
+}
+
+/// Many share the connection: its end says nothing of what became of each.
+#[tokio::test]
+async fn what_a_shared_connection_took_along_is_not_sent_again() {
+    let (address, read) = http2_server(&[Do::Answer, Do::HangUp]).await;
+    let rig = over_http2(address).await;
+    let key = rig.admin().key(0).await;
+    assert_eq!(ask(&rig, &key).await, 200);
+    assert_eq!(ask(&rig, &key).await, 502);
+    assert_eq!(*read.lock().unwrap(), 2);
+    rig.end().await;
+}

@@ -45,7 +45,8 @@ fn start(router: Router) -> Running {
     let (stop, told) = oneshot::channel();
     let server = std::thread::spawn(move || {
         let conf = ServerConf {
-            grace_period_seconds: Some(1),
+            // Longer than an idle connection is kept after the end.
+            grace_period_seconds: Some(4),
             graceful_shutdown_timeout_seconds: Some(1),
             ..ServerConf::default()
         };

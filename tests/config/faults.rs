@@ -394,7 +394,7 @@ proptest! {
 
     #[test]
     fn no_value_in_any_field_makes_it_panic(value in ".{0,40}", at in 0usize..200) {
-        let full = include_str!("../conf/quota-proxy.yaml");
+        let full = include_str!("../../conf/quota-proxy.yaml");
         let lines: Vec<&str> = full.lines().collect();
         let at = at % lines.len();
         let head = lines[at].split_once(": ").map_or("", |(head, _)| head);

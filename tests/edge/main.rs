@@ -12,6 +12,7 @@ mod framing;
 mod http2_peers;
 mod keys;
 mod leaving;
+mod peers;
 mod quota;
 mod quota_headers;
 mod rates;

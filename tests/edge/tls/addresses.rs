@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::client::{Client, text};
-use crate::handshakes::entries;
+use super::handshakes::entries;
 use crate::support::rig::{CHAT, Rig, chat};
 use crate::support::tls::Certificates;
 

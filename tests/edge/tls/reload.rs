@@ -6,7 +6,7 @@ use tokio_rustls::rustls::HandshakeKind;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 
 use super::client::{Client, text};
-use crate::handshakes::{entries, rig};
+use super::handshakes::{entries, rig};
 use crate::support::rig::{CHAT, Rig, chat, chat_stream};
 use crate::support::tls::Certificates;
 use crate::support::wait::{PATIENCE, eventually, that};

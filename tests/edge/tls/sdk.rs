@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::handshakes::rig;
+use super::handshakes::rig;
 use crate::support::sdk::PYTHON;
 use crate::support::tls::Certificates;
 

@@ -7,7 +7,7 @@ use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
 use super::client::{Client, Connection, text};
-use crate::handshakes::rig;
+use super::handshakes::rig;
 use crate::support::admin::Key;
 use crate::support::fake::Record;
 use crate::support::rig::{CHAT, Rig};

@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::client::{Client, Connection, text};
-use crate::handshakes::entries;
-use crate::reload::{DONE, REFUSED, reload, shown, written};
+use super::handshakes::entries;
+use super::reload::{DONE, REFUSED, reload, shown, written};
 use crate::support::chance::Chance;
 use crate::support::rig::{CHAT, CREDENTIAL, Rig, chat, strict_fake};
 use crate::support::soak::soak;

@@ -3,10 +3,10 @@
 use quota_proxy::cli::fake_upstream::Options;
 use serde_json::{Value, json};
 
+use super::{ask, one_pool};
 use crate::support::admin::Key;
 use crate::support::rig::{CHAT, Rig, chat_stream};
 use crate::support::wait::{PATIENCE, eventually, that};
-use crate::{ask, one_pool};
 
 async fn requests(rig: &Rig) -> Vec<u64> {
     let mut counts = Vec::new();

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::answer_of;
-use crate::in_order;
+use super::answer_of;
+use super::in_order;
 use crate::support::rig::{CHAT, CREDENTIAL, chat};
 use crate::support::upstream::{Manner, Upstream, json_answer};
 

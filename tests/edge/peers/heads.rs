@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
+use super::{answer_of, in_order};
 use crate::support::rig::{CHAT, CREDENTIAL, Rig, chat};
 use crate::support::upstream::{Manner, Upstream, json_answer};
-use crate::{answer_of, in_order};
 
 fn good() -> String {
     json_answer("200 OK", "", &answer_of(1, 1))

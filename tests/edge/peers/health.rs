@@ -4,11 +4,11 @@ use quota_proxy::cli::fake_upstream::Options;
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use super::{always, answer_of, ask, counts, in_order, is_in_state, state};
 use crate::support::rig::{CHAT, chat, chat_stream};
 use crate::support::upstream::{Manner, Upstream, json_answer};
 use crate::support::wait::{PATIENCE, eventually, that};
 use crate::support::wire::Wire;
-use crate::{always, answer_of, ask, counts, in_order, is_in_state, state};
 
 /// A check asks for a list; what it takes to answer a chat it does not show.
 #[tokio::test]

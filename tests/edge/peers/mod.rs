@@ -10,17 +10,15 @@ mod limits;
 mod names;
 mod rests;
 mod stale;
-#[path = "../support/mod.rs"]
-mod support;
 mod targets;
 
 use quota_proxy::cli::fake_upstream::Options;
 use quota_proxy::cli::fake_upstream::control::Control;
 use serde_json::{Value, json};
 
-use support::admin::Key;
-use support::rig::{Builder, CHAT, CREDENTIAL, Rig, chat};
-use support::wait::{PATIENCE, eventually, that};
+use crate::support::admin::Key;
+use crate::support::rig::{Builder, CHAT, CREDENTIAL, Rig, chat};
+use crate::support::wait::{PATIENCE, eventually, that};
 
 /// A fake that does this with every request.
 fn always(directives: &str) -> Options {

@@ -8,10 +8,10 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::{access_lines, answer_of, ask, counts, in_order, name_of};
 use crate::support::rig::{CREDENTIAL, Rig};
 use crate::support::upstream::{Manner, Upstream, json_answer};
 use crate::support::wire::Wire;
-use crate::{access_lines, answer_of, ask, counts, in_order, name_of};
 
 fn good() -> String {
     json_answer("200 OK", "", &answer_of(1, 1))

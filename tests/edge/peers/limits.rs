@@ -2,9 +2,9 @@
 
 use quota_proxy::cli::fake_upstream::Options;
 
+use super::{answer_of, counts, in_order};
 use crate::support::rig::{CHAT, chat};
 use crate::support::upstream::{Manner, Upstream, json_answer};
-use crate::{answer_of, counts, in_order};
 
 #[tokio::test]
 async fn a_model_without_room_leaves_the_others_theirs() {

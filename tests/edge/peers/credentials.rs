@@ -4,8 +4,8 @@ use quota_proxy::cli::fake_upstream::Options;
 use reqwest::Method;
 use serde_json::json;
 
+use super::{always, ask, counts, in_order, is_in_state, state};
 use crate::support::upstream::{Manner, Upstream, json_answer};
-use crate::{always, ask, counts, in_order, is_in_state, state};
 
 /// A caller must not be able to take a peer from everybody else.
 #[tokio::test]

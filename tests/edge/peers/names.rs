@@ -3,9 +3,9 @@
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use super::{access_lines, ask, counts, in_order, name_of, state};
 use crate::support::rig::CREDENTIAL;
 use crate::support::rig::Rig;
-use crate::{access_lines, ask, counts, in_order, name_of, state};
 use quota_proxy::cli::fake_upstream::Options;
 
 /// Whether a process may have an `/etc/hosts` of its own here.

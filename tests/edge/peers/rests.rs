@@ -3,10 +3,10 @@
 use quota_proxy::cli::fake_upstream::Options;
 use serde_json::json;
 
+use super::{access_lines, answer_of, ask, counts, in_order, is_in_state, state};
 use crate::support::rig::{CHAT, chat, chat_stream};
 use crate::support::upstream::{Upstream, json_answer};
 use crate::support::wait::{PATIENCE, eventually, that};
-use crate::{access_lines, answer_of, ask, counts, in_order, is_in_state, state};
 
 /// Neither an exchange that was running there nor a health check that passes ends it.
 #[tokio::test]

@@ -32,6 +32,14 @@ const QUOTING: [&str; 8] = [
     "nexpected task",
 ];
 
+/// How lines of Pingora begin that tell of a client alone: one that left, was too slow or spoke no HTTP.
+/// Whoever can connect could fill a disk with them.
+const OF_CLIENTS: [&str; 3] = [
+    "Fail to proxy: Downstream ",
+    "Downstream handshake ",
+    "H2 handshake error ",
+];
+
 /// Libraries that tell the operator nothing at `info`.
 const QUIET: [&str; 5] = ["h2", "hyper", "hyper_util", "rustls", "reqwest"];
 
@@ -75,12 +83,13 @@ impl Log for StderrLog {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let line = line(
-            record.level(),
-            record.target(),
-            &record.args().to_string(),
-            (!self.journald).then(UnixMs::now),
-        );
+        let message = record.args().to_string();
+        let level = level_of(record.level(), record.target(), &message);
+        if level > log::max_level() {
+            return;
+        }
+        let at = (!self.journald).then(UnixMs::now);
+        let line = line(level, record.target(), &message, at);
         // A closed stderr must not stop an exchange.
         drop(std::io::stderr().lock().write_all(line.as_bytes()));
     }
@@ -96,6 +105,16 @@ fn most_verbose(target: &str) -> LevelFilter {
         LevelFilter::Warn
     } else {
         LevelFilter::Info
+    }
+}
+
+/// What a line is to the operator, whatever its author thought.
+fn level_of(level: Level, target: &str, message: &str) -> Level {
+    let of_client = OF_CLIENTS.iter().any(|begin| message.starts_with(begin));
+    if of_client && !is_within(target, OWN) {
+        level.max(Level::Debug)
+    } else {
+        level
     }
 }
 
@@ -223,6 +242,18 @@ mod tests {
         }
         let kept = line(Level::Error, "pingora_proxy", said[2], AT);
         assert!(kept.contains("POST /v1beta/m:gen?…, Host: a"), "{kept}");
+    }
+
+    #[test]
+    fn a_line_that_tells_of_a_client_alone_is_no_error() {
+        let said = "Fail to proxy: Downstream ReadError context: while reading request headers";
+        let level = |target, message| level_of(Level::Error, target, message);
+        assert_eq!(level("pingora_proxy", said), Level::Debug);
+        assert_eq!(level("quota_proxy::proxy", said), Level::Error);
+        assert_eq!(
+            level("pingora_proxy", "Fail to proxy: Upstream"),
+            Level::Error
+        );
     }
 
     #[test]

@@ -122,6 +122,10 @@ impl Edge {
         let left = ctx.deadline.saturating_duration_since(Instant::now());
         let longest = left.max(Duration::from_millis(1));
         let mut http = self.trust.http_peer(&peer, &pool.config, address, longest);
+        if ctx.tempo.is_some() {
+            // No answer is due before the upload has ended; then `late` waits for it.
+            http.options.read_timeout = Some(longest);
+        }
         if ctx
             .facts
             .as_ref()

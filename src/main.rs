@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use quota_proxy::cli::screen::Screen;
-use quota_proxy::cli::{check, demo, fake_upstream, key, manual, prices, serve, store, usage};
+use quota_proxy::cli::{
+    check, demo, fake_upstream, key, manual, prices, serve, store, upgrade, usage,
+};
 
 /// An edge proxy for LLM traffic: reserves quota before, meters during and settles exactly once after
 /// every request.
@@ -22,6 +24,8 @@ struct Cli {
 enum Command {
     /// Run the edge and the admin service
     Serve(serve::Options),
+    /// Put a new binary in the place of the running server; no request notices
+    Upgrade(upgrade::Options),
     /// Validate a configuration: every fault at once
     Check {
         /// The file to read
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
     let (mut out, mut err) = (io::stdout(), io::stderr());
     let done = match cli.command {
         Command::Serve(options) => serve::run(&options, &mut err),
+        Command::Upgrade(options) => upgrade::run(&options, &mut out),
         Command::Check { config } => return report(&mut out, check::check(&config)),
         Command::Key(options) => key::run(&options, &mut Screen::new(&mut out, &mut err)),
         Command::Usage(options) => usage::run(&options, &mut Screen::new(&mut out, &mut err)),

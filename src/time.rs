@@ -60,6 +60,23 @@ impl Moment {
     }
 }
 
+/// The bare number, for bounds that may be no date at all: `#[serde(with = "as_ms")]`.
+pub mod as_ms {
+    use super::{Deserialize as _, Deserializer, Serialize as _, Serializer, UnixMs};
+
+    /// # Errors
+    /// The serializer's.
+    pub fn serialize<S: Serializer>(at: &UnixMs, serializer: S) -> Result<S::Ok, S::Error> {
+        at.0.serialize(serializer)
+    }
+
+    /// # Errors
+    /// It is no whole number.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<UnixMs, D::Error> {
+        i64::deserialize(deserializer).map(UnixMs)
+    }
+}
+
 impl Serialize for UnixMs {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.to_rfc3339())

@@ -40,7 +40,7 @@ struct Running {
 }
 
 fn start(router: Router) -> Running {
-    let bound = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let bound = bind("admin.listen", "127.0.0.1:0".parse().unwrap(), None).unwrap();
     let addr = bound.addr();
     let (stop, told) = oneshot::channel();
     let server = std::thread::spawn(move || {

@@ -3,9 +3,14 @@
 #![expect(clippy::panic, reason = "helpers of tests")]
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use quota_proxy::cli::check::check_with;
 use quota_proxy::config::{self, Loaded, StoreConfig};
+
+mod support;
+
+use support::tls::Certificates;
 
 const FERNET_KEY: &str = "cw_0x689RpI-jtRR7oE8h_eQsKImvJapLeSbXpwF4e4=";
 
@@ -20,14 +25,17 @@ fn env(name: &str) -> Option<String> {
         "SMTP_SERVER" => "smtp.example.com",
         "SMTP_FROM" => "ops@example.com",
         "WEBHOOK_URL" => "https://hooks.example.com/x",
-        // Any PEM text will do here: the listener is not opened.
-        "TLS_CERT" | "TLS_KEY" => {
-            concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config_corpus/pair.pem")
-        }
+        "TLS_CERT" => return Some(pair("server.pem")),
+        "TLS_KEY" => return Some(pair("server.key")),
         "SMTP_PORT" | "PORT" | "REDIS_URL" | "QUOTA_PROXY_CONFIG" => return None,
         _ => "a-made-up-secret-of-more-than-32-bytes",
     };
     Some(String::from(value))
+}
+
+fn pair(name: &str) -> String {
+    static PAIR: LazyLock<Certificates> = LazyLock::new(|| Certificates::of("DNS:localhost"));
+    PAIR.path(name).display().to_string()
 }
 
 fn load(file: &str) -> Loaded {
@@ -133,10 +141,10 @@ fn check_says_what_is_there_and_what_comes_later() {
     let last = text.lines().last().unwrap();
     assert!(last.starts_with("ok: 6 pools, 7 peers, "), "{text}");
     assert!(last.ends_with(" prices"), "{text}");
-    let (text, ok) = check_with(&conf().join("single-port.yaml"), &env);
+    let (text, ok) = check_with(&conf().join("alerts.yaml"), &env);
     assert!(ok, "{text}");
     assert!(
-        text.contains("edge.mount_admin: notice: accepted; takes effect with a later release"),
+        text.contains("alerts: notice: accepted; takes effect with a later release"),
         "{text}"
     );
 }

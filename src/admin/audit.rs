@@ -1,5 +1,6 @@
 //! Who changed what, and when; and whether the books are in order.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Json;
@@ -105,9 +106,9 @@ impl From<Amounts> for AmountsItem {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CheckItem {
     /// `I1` to `I5`.
-    id: &'static str,
+    id: Cow<'static, str>,
     /// What must hold.
-    says: &'static str,
+    says: Cow<'static, str>,
     holds: bool,
     /// Scopes, reservations or events that were looked at.
     checked: i64,

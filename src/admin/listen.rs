@@ -10,6 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use axum::response::Response;
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -23,6 +25,9 @@ use tower::ServiceExt as _;
 
 /// A head must be whole after this time; an idle connection is closed after it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// For how long an idle connection stays open after the end of the service: a request may be on its way
+/// over it. The answer says that it is the last.
+const LAST_REQUEST: Duration = Duration::from_secs(2);
 const MAX_HEADERS: usize = 64;
 /// Bytes of a request head at most.
 const MAX_HEAD: usize = 32 * 1024;
@@ -68,7 +73,8 @@ impl ServerApp for AdminApp {
         let digest = stream.get_socket_digest();
         let peer = digest.and_then(|d| d.peer_addr().and_then(|a| a.as_inet().map(|a| a.ip())));
         let client = ClientAddr(peer.map(|ip| ip.to_canonical()));
-        let service = service_fn(|request| self.answer(request, client));
+        let ends = shutdown.clone();
+        let service = service_fn(|request| self.answer(request, client, *ends.borrow()));
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
@@ -77,9 +83,14 @@ impl ServerApp for AdminApp {
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
         let mut shutdown = shutdown.clone();
+        let over = async {
+            // A service that has gone is over too.
+            drop(shutdown.wait_for(|down| *down).await);
+            tokio::time::sleep(LAST_REQUEST).await;
+        };
         tokio::select! {
             ended = connection.as_mut() => return close(ended),
-            _ = shutdown.wait_for(|down| *down) => connection.as_mut().graceful_shutdown(),
+            () = over => connection.as_mut().graceful_shutdown(),
         }
         close(connection.await)
     }
@@ -90,9 +101,15 @@ impl AdminApp {
         &self,
         mut request: http::Request<Incoming>,
         client: ClientAddr,
+        last: bool,
     ) -> Result<Response, Infallible> {
         request.extensions_mut().insert(client);
-        self.router.clone().oneshot(request).await
+        let mut answer = self.router.clone().oneshot(request).await?;
+        if last {
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(CONNECTION, close);
+        }
+        Ok(answer)
     }
 }
 

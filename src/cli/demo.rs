@@ -11,7 +11,7 @@ use crate::admin::key_change::new_key;
 use crate::config;
 use crate::keys::{KeyId, KeyRecord, Secret};
 use crate::quota::{Limit, NANO_PER_USD, Quotas};
-use crate::server::{self, Prepared};
+use crate::server::{self, Prepared, Start};
 use crate::store::{AuditEntry, Store, StoreError};
 use crate::time::UnixMs;
 
@@ -78,7 +78,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), String> {
     let loaded =
         config::parse(&yaml, "(demo)", &scratch.path, &env).map_err(|faults| text(&faults))?;
     server::install_logger(loaded.config.log.level);
-    let prepared = server::prepare(loaded.config, None).map_err(|fault| {
+    let prepared = server::prepare(loaded.config, None, Start::Fresh).map_err(|fault| {
         format!(
             "{fault}\nAnother port: quota-proxy demo --edge 127.0.0.1:8807 --admin 127.0.0.1:8808"
         )
@@ -171,8 +171,10 @@ struct Shared {
 impl Shared {
     fn configuration(&self, edge: SocketAddr, admin: SocketAddr) -> String {
         let (token, secret_key) = (self.token.reveal(), self.secret_key.reveal());
+        // Two edges share the folder.
+        let upgrade_sock = format!("upgrade-{}.sock", admin.port());
         format!(
-            "edge: {{listen: [\"{edge}\"]}}\nadmin: {{listen: \"{admin}\", token: \"{token}\", secret_key: \"{secret_key}\", environment: demo}}\nstore: {}\nlog: {{level: warn}}\npools:\n{}",
+            "server: {{upgrade_sock: {upgrade_sock}}}\nedge: {{listen: [\"{edge}\"]}}\nadmin: {{listen: \"{admin}\", token: \"{token}\", secret_key: \"{secret_key}\", environment: demo}}\nstore: {}\nlog: {{level: warn}}\npools:\n{}",
             self.store, self.pools
         )
     }

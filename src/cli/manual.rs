@@ -28,7 +28,7 @@ pub struct CompletionOptions {
 const MORE: &str = r#".SH SIGNALS
 .TP
 \fBSIGHUP\fR
-Read the configuration again: pools, prices, tiers and log level. A bad file changes nothing.
+Read the configuration again: pools, prices, tiers, certificates and log level. A bad file changes nothing.
 .TP
 \fBSIGUSR2\fR
 Open the access log anew, after a rotation.
@@ -38,6 +38,9 @@ Take nothing more, let running requests end within \fIserver.grace_period_second
 .TP
 \fBSIGINT\fR
 End at once; what is cut is settled first.
+.TP
+\fBSIGQUIT\fR
+Changes nothing. A new binary takes over by \fBquota\-proxy upgrade\fR.
 .SH FILES
 .TP
 \fI/etc/quota\-proxy/quota\-proxy.yaml\fR

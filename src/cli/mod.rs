@@ -18,5 +18,6 @@ pub mod serve;
 pub mod store;
 mod story;
 mod table;
+pub mod upgrade;
 pub mod usage;
 mod wire;

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use tokio::runtime::Runtime;
 
 use crate::config::{self, Faults, StoreConfig};
-use crate::server;
+use crate::server::{self, Start};
 
 /// Options of `serve`.
 #[derive(Debug, clap::Args)]
@@ -19,9 +19,9 @@ pub struct Options {
     /// built-in defaults: the books in ./data/quota.db, and no pools, so that nothing is served]
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Take the listening sockets over from a running process
-    // Hidden for as long as it is refused.
-    #[arg(long, hide = true)]
+    /// Take over from the running process at `server.upgrade_sock`: its sockets, its books and what
+    /// runs. `quota-proxy upgrade` starts a new binary like this
+    #[arg(long)]
     upgrade: bool,
     /// Run in the background; returns when it listens
     #[arg(long)]
@@ -33,9 +33,6 @@ pub struct Options {
 /// # Errors
 /// A text for the operator: the configuration's faults, a taken port, a locked store.
 pub fn run(options: &Options, err: &mut dyn Write) -> Result<(), String> {
-    if options.upgrade {
-        return Err("--upgrade comes with a later release; restart the process instead".to_owned());
-    }
     let env = |name: &str| std::env::var(name).ok();
     let loaded = config::load(options.config.as_deref(), &env).map_err(|faults| told(&faults))?;
     if options.daemon {
@@ -49,10 +46,12 @@ pub fn run(options: &Options, err: &mut dyn Write) -> Result<(), String> {
             path.display()
         );
     }
-    for notice in &loaded.notices {
-        log::info!("{notice}");
-    }
-    let prepared = server::prepare(loaded.config, loaded.source).map_err(text)?;
+    loaded.tell();
+    let start = match options.upgrade {
+        true => Start::TakeOver,
+        false => Start::Fresh,
+    };
+    let prepared = server::prepare(loaded.config, loaded.source, start).map_err(text)?;
     prepared.run(err).map_err(text)
 }
 

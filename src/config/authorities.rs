@@ -1,16 +1,15 @@
-//! Certificates of the authorities that are trusted for one peer, out of a PEM file.
+//! Certificates of the authorities that are trusted for one peer or for clients, out of a PEM file.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use pingora::tls::{CertificateDer, RootCertStore};
+use pingora::tls::RootCertStore;
 
+use super::certificates::{certificates, unreadable};
 use super::load::read_file;
 use super::section::Field;
 
-/// Authorities that are trusted for a peer, in place of the public ones.
+/// Authorities that are trusted, in place of the public ones.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Authorities {
     path: PathBuf,
@@ -24,7 +23,7 @@ impl std::fmt::Debug for Authorities {
     }
 }
 
-/// Reads `ca`: the path of a PEM file with at least one certificate, each of which can be read.
+/// Reads `ca` or `client_ca`: the path of a PEM file with at least one certificate, each of which can be read.
 pub fn authorities(field: &Field<'_>) -> Option<Arc<Authorities>> {
     let path = field.path()?;
     let text = match read_file(&path) {
@@ -34,7 +33,7 @@ pub fn authorities(field: &Field<'_>) -> Option<Arc<Authorities>> {
             return None;
         }
     };
-    match certificates(&text) {
+    match certificates_of(&text) {
         Ok(certificates) => Some(Arc::new(Authorities { path, certificates })),
         Err(what) => {
             field.at.fault(told(&path, &what));
@@ -48,24 +47,12 @@ fn told(path: &Path, what: &str) -> String {
     format!("{path} holds {what}, expected certificates of authorities in PEM")
 }
 
-/// Every certificate of a PEM text (RFC 7468).
-fn certificates(text: &str) -> Result<Vec<Vec<u8>>, String> {
-    let mut found = Vec::new();
-    for block in text.split("-----BEGIN CERTIFICATE-----").skip(1) {
-        let number = found.len() + 1;
-        let faulty = || format!("a certificate that cannot be read (number {number})");
-        let (encoded, _) = block
-            .split_once("-----END CERTIFICATE-----")
-            .ok_or_else(faulty)?;
-        let encoded: String = encoded.split_whitespace().collect();
-        let der = STANDARD.decode(encoded).map_err(|_| faulty())?;
-        let mut store = RootCertStore::empty();
-        let added = store.add(CertificateDer::from(der.as_slice()));
-        added.map_err(|_| faulty())?;
-        found.push(der);
+/// The certificates of a PEM text, each fit to be an authority.
+fn certificates_of(text: &str) -> Result<Vec<Vec<u8>>, String> {
+    let found = certificates(text)?;
+    for (at, certificate) in found.iter().enumerate() {
+        let added = RootCertStore::empty().add(certificate.clone());
+        added.map_err(|_| unreadable(at))?;
     }
-    if found.is_empty() {
-        return Err(String::from("no certificate"));
-    }
-    Ok(found)
+    Ok(found.iter().map(|der| der.to_vec()).collect())
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 
 use super::edge::{Listener, edge, overlaps};
+use super::load::UPGRADE_SOCK;
 use super::scalar::{self, boolean, choice, duration_in, listen_address, text, whole};
 use super::secret::SecretText;
 use super::section::{At, Field, Section};
@@ -63,18 +64,20 @@ pub fn config(root: Field<'_>) -> Config {
 }
 
 fn server(mut section: Section<'_>) -> ServerConfig {
-    section.later("upgrade_sock");
     let grace_seconds = section.or("grace_period_seconds", 30, whole(0, 86_400));
     let server = ServerConfig {
         threads: section.or("threads", 2, whole(1, 1_024)),
         grace_period: Duration::from_secs(grace_seconds),
-        upgrade_sock: section
-            .field("upgrade_sock")
-            .and_then(|field| field.path())
-            .unwrap_or_else(|| PathBuf::from("/run/quota-proxy/upgrade.sock")),
+        upgrade_sock: upgrade_sock(&mut section),
     };
     section.finish();
     server
+}
+
+pub fn upgrade_sock(server: &mut Section<'_>) -> PathBuf {
+    let field = server.field("upgrade_sock");
+    let path = field.and_then(|field| field.path());
+    path.unwrap_or_else(|| PathBuf::from(UPGRADE_SOCK))
 }
 
 /// `mount` is the edge's section where it serves the admin endpoints too.
@@ -129,9 +132,6 @@ fn admin<'a>(
         admin.password.is_some() || admin.password_hash.is_some() || admin.token.is_some();
     if all_read && !is_open {
         deny_public(listen, &listen_at, mount.as_ref());
-    }
-    if let Some(edge) = mount {
-        edge.later("mount_admin");
     }
     section.finish();
     admin

@@ -1,13 +1,12 @@
 //! `edge`: where clients come in, and what they may bring.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::load::read_file;
+use super::EdgeConfig;
+use super::certificates::tls_listeners;
 use super::scalar::{boolean, duration, listen_address, network, size};
-use super::section::{At, Field, Section};
-use super::{EdgeConfig, TlsListener};
+use super::section::{At, Section};
 
 /// An address to listen on, and where it is written.
 pub type Listener<'a> = (SocketAddr, At<'a>);
@@ -17,11 +16,7 @@ const MIB: usize = 1 << 20;
 /// Reads `edge.*` and adds its addresses to `listeners`.
 pub fn edge<'a>(mut section: Section<'a>, listeners: &mut Vec<Listener<'a>>) -> EdgeConfig {
     let listen = plain_listeners(&mut section, listeners);
-    let tls_fields = section.items("tls");
-    let tls: Vec<TlsListener> = tls_fields
-        .iter()
-        .filter_map(|field| tls_listener(field, listeners))
-        .collect();
+    let tls = tls_listeners(&section.items("tls"), listeners);
     if section.field("listen").is_some() && section.lacks("listen") && section.lacks("tls") {
         section
             .place_of("listen")
@@ -73,40 +68,6 @@ fn plain_listeners<'a>(
         }
     }
     addresses
-}
-
-fn tls_listener<'a>(field: &Field<'a>, listeners: &mut Vec<Listener<'a>>) -> Option<TlsListener> {
-    let mut section = field.section();
-    let listen = section.need("listen", "an address such as 0.0.0.0:8443", listen_address);
-    if let (Some(address), Some(field)) = (listen, section.field("listen")) {
-        listeners.push((address, field.at));
-    }
-    let cert = pem_file(&mut section, "cert", "CERTIFICATE-----");
-    let key = pem_file(&mut section, "key", "PRIVATE KEY-----");
-    section.finish();
-    Some(TlsListener {
-        listen: listen?,
-        cert: cert?,
-        key: key?,
-    })
-}
-
-/// A PEM file that is there and holds such a block.
-fn pem_file(section: &mut Section<'_>, name: &'static str, label: &str) -> Option<PathBuf> {
-    let Some(field) = section.field(name) else {
-        section.missing(name, "the path of a PEM file");
-        return None;
-    };
-    let path = field.path()?;
-    match read_file(&path) {
-        Ok(text) if text.contains(label) => return Some(path),
-        Ok(_) => field.at.fault(format!(
-            "{} holds no `-----BEGIN … {label}` block, expected a PEM file",
-            path.display()
-        )),
-        Err(message) => field.at.fault(format!("{} {message}", path.display())),
-    }
-    None
 }
 
 fn cors_origins(mut section: Section<'_>) -> Vec<String> {

@@ -13,6 +13,8 @@ use super::section::{Field, Report};
 pub const FILE_VARIABLE: &str = "QUOTA_PROXY_CONFIG";
 /// Read where nothing names a file, if it is there.
 pub const DEFAULT_FILE: &str = "/etc/quota-proxy/quota-proxy.yaml";
+/// Where a running server listens for the process that takes over from it.
+pub(super) const UPGRADE_SOCK: &str = "/run/quota-proxy/upgrade.sock";
 
 /// A configuration that is right.
 #[derive(Clone, Debug)]
@@ -24,6 +26,15 @@ pub struct Loaded {
     pub source: Option<PathBuf>,
 }
 
+impl Loaded {
+    /// Logs the notices.
+    pub fn tell(&self) {
+        for notice in &self.notices {
+            log::info!("{notice}");
+        }
+    }
+}
+
 /// Loads `path`, else the file that `$QUOTA_PROXY_CONFIG` names, else `DEFAULT_FILE` if it is there,
 /// else the built-in defaults (whose relative paths start at the working directory).
 ///
@@ -33,13 +44,59 @@ pub fn load(path: Option<&Path>, env: Env<'_>) -> Result<Loaded, Faults> {
     load_or_default(path, env, Path::new(DEFAULT_FILE))
 }
 
-fn load_or_default(path: Option<&Path>, env: Env<'_>, default: &Path) -> Result<Loaded, Faults> {
+/// `server.upgrade_sock` of the file that [`load`] would load, whatever else is in it: the secrets that
+/// the file refers to are in the server's environment, not in its operator's.
+///
+/// # Errors
+/// What is wrong with the file's form, or with that setting.
+pub fn load_upgrade_sock(path: Option<&Path>, env: Env<'_>) -> Result<PathBuf, Faults> {
+    let Some(source) = source(path, env, Path::new(DEFAULT_FILE)) else {
+        return Ok(PathBuf::from(UPGRADE_SOCK));
+    };
+    let (file, text) = text_of(&source)?;
+    let (root, _) = document::read(&text, &file).map_err(|fault| Faults(vec![fault]))?;
+    let report = Report::new(env, folder_of(&source));
+    let mut root = Field::root(&report, &file, &root).section();
+    let path = check::upgrade_sock(&mut root.section("server"));
+    match report.faults.take() {
+        faults if faults.is_empty() => Ok(path),
+        faults => Err(Faults(faults)),
+    }
+}
+
+fn source(path: Option<&Path>, env: Env<'_>, default: &Path) -> Option<PathBuf> {
     let named = || env(FILE_VARIABLE).filter(|name| !name.is_empty());
-    let source = path
-        .map(Path::to_path_buf)
+    path.map(Path::to_path_buf)
         .or_else(|| named().map(PathBuf::from))
-        .or_else(|| default.exists().then(|| default.to_path_buf()));
-    let Some(source) = source else {
+        .or_else(|| default.exists().then(|| default.to_path_buf()))
+}
+
+fn folder_of(source: &Path) -> &Path {
+    match source.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// A file's name in messages, and its text.
+fn text_of(source: &Path) -> Result<(String, String), Faults> {
+    let file = source.display().to_string();
+    match read_file(source) {
+        Ok(text) => Ok((file, text)),
+        Err(message) => {
+            let path = String::from("(file)");
+            let place = Place {
+                file,
+                line: 1,
+                path,
+            };
+            Err(Faults(vec![Fault { place, message }]))
+        }
+    }
+}
+
+fn load_or_default(path: Option<&Path>, env: Env<'_>, default: &Path) -> Result<Loaded, Faults> {
+    let Some(source) = source(path, env, default) else {
         let mut loaded = parse("", "(built-in defaults)", Path::new("."), env)?;
         for notice in &mut loaded.notices {
             // There is no file to open at a line.
@@ -47,21 +104,8 @@ fn load_or_default(path: Option<&Path>, env: Env<'_>, default: &Path) -> Result<
         }
         return Ok(loaded);
     };
-    let file = source.display().to_string();
-    let text = read_file(&source).map_err(|message| {
-        let path = String::from("(file)");
-        let place = Place {
-            file: file.clone(),
-            line: 1,
-            path,
-        };
-        Faults(vec![Fault { place, message }])
-    })?;
-    let folder = match source.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut loaded = parse(&text, &file, folder, env)?;
+    let (file, text) = text_of(&source)?;
+    let mut loaded = parse(&text, &file, folder_of(&source), env)?;
     loaded.source = Some(source);
     Ok(loaded)
 }

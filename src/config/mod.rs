@@ -7,7 +7,7 @@
 //!
 //! `document` knows YAML and nothing of us; `section` asks the tree field by field and notes what is
 //! wrong; `scalar` makes a value of one text; `check`, `edge`, `storage`, `pools`, `peers`,
-//! `authorities`, `alerts` and `price_table` name our fields, their defaults and their rules, each once.
+//! `authorities`, `certificates`, `alerts` and `price_table` name our fields, their defaults and their rules, each once.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,6 +24,7 @@ use crate::store::LostReservation;
 
 mod alerts;
 mod authorities;
+mod certificates;
 mod check;
 mod document;
 mod edge;
@@ -42,9 +43,10 @@ mod url;
 
 pub use alerts::{AlertsConfig, SmtpConfig, WebhookConfig, WebhookFormat};
 pub use authorities::Authorities;
+pub use certificates::{Certificate, ClientCertificates, TlsListener};
 pub use env::Env;
 pub use error::{Fault, Faults, Notice, Place};
-pub use load::{DEFAULT_FILE, FILE_VARIABLE, Loaded, load, parse};
+pub use load::{DEFAULT_FILE, FILE_VARIABLE, Loaded, load, load_upgrade_sock, parse};
 pub use price_table::{BUILT_IN as BUILT_IN_PRICES, is_pattern as is_price_pattern};
 pub use scalar::nearest;
 pub use secret::SecretText;
@@ -73,13 +75,6 @@ pub struct ServerConfig {
     pub threads: usize,
     pub grace_period: Duration,
     pub upgrade_sock: PathBuf,
-}
-
-#[derive(Clone, Debug)]
-pub struct TlsListener {
-    pub listen: SocketAddr,
-    pub cert: PathBuf,
-    pub key: PathBuf,
 }
 
 #[derive(Clone, Debug)]

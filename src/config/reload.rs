@@ -1,10 +1,14 @@
 //! What a running process takes from a configuration that is read again.
 
-use super::Config;
+use std::collections::BTreeSet;
+
+use super::{Config, EdgeConfig, TlsListener};
 
 impl Config {
-    /// This configuration with the pools, prices, tiers, alerts and log level of `new`. What else
-    /// differs takes a restart: a lease that runs, a socket that is bound cannot change under way.
+    /// This configuration with the pools, prices, tiers, alerts, certificates and log level of `new`.
+    /// What else differs takes a restart: a lease that runs, a socket that is bound cannot change under
+    /// way. A TLS listener that `new` does not name goes on as it is, and one that asks no certificates
+    /// of clients begins to with a restart: sessions from before would be resumed without one for ever.
     pub fn reloaded(&self, new: Config) -> Config {
         for (section, differs) in self.needing_restart(&new) {
             if differs {
@@ -13,7 +17,22 @@ impl Config {
         }
         let mut log = self.log.clone();
         log.level = new.log.level;
+        let tls = self.edge.tls.iter().map(|old| {
+            let new = of_address(&new, old).unwrap_or(old);
+            TlsListener {
+                clients: match (&old.clients, &new.clients) {
+                    (Some(_), Some(clients)) => Some(clients.clone()),
+                    (stays, _) => stays.clone(),
+                },
+                ..new.clone()
+            }
+        });
+        let edge = EdgeConfig {
+            tls: tls.collect(),
+            ..self.edge.clone()
+        };
         Config {
+            edge,
             tiers: new.tiers,
             pools: new.pools,
             prices: new.prices,
@@ -26,18 +45,47 @@ impl Config {
 
     /// Each section that a reload leaves alone, and whether `new` says otherwise. Compared as shown:
     /// secrets show no difference, and need none to be told.
-    fn needing_restart(&self, new: &Config) -> [(&'static str, bool); 6] {
+    fn needing_restart(&self, new: &Config) -> [(&'static str, bool); 8] {
         let differ =
             |a: &dyn std::fmt::Debug, b: &dyn std::fmt::Debug| format!("{a:?}") != format!("{b:?}");
         [
             ("server", differ(&self.server, &new.server)),
-            ("edge", differ(&self.edge, &new.edge)),
+            (
+                "edge",
+                differ(&without_tls(&self.edge), &without_tls(&new.edge)),
+            ),
+            ("edge.tls[].listen", addresses(self) != addresses(new)),
+            (
+                "whether edge.tls asks clients for certificates",
+                self.edge.tls.iter().any(|old| {
+                    let new = of_address(new, old);
+                    new.is_some_and(|new| new.clients.is_some() != old.clients.is_some())
+                }),
+            ),
             ("admin", differ(&self.admin, &new.admin)),
             ("store", differ(&self.store, &new.store)),
             ("quota", differ(&self.quota, &new.quota)),
             ("log.access", differ(&self.log.access, &new.log.access)),
         ]
     }
+}
+
+fn without_tls(edge: &EdgeConfig) -> EdgeConfig {
+    EdgeConfig {
+        tls: Vec::new(),
+        ..edge.clone()
+    }
+}
+
+/// The listener with the address of another.
+fn of_address<'a>(config: &'a Config, other: &TlsListener) -> Option<&'a TlsListener> {
+    let mut all = config.edge.tls.iter();
+    all.find(|listener| listener.listen == other.listen)
+}
+
+fn addresses(config: &Config) -> BTreeSet<std::net::SocketAddr> {
+    let listen = |listener: &TlsListener| listener.listen;
+    config.edge.tls.iter().map(listen).collect()
 }
 
 #[cfg(test)]

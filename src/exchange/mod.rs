@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use crate::config::Config;
+use crate::config::{Config, Prices};
 use crate::keys::KeyRecord;
 use crate::metering::price::Price;
 use crate::metering::{Dialect, Endpoint, Meter, SocketMeter};
@@ -101,6 +101,8 @@ pub struct Exchange {
     /// The output bound per choice to send upstream instead of the client's, where clamping shrank it.
     pub clamped_bound: Option<i64>,
     scopes: Vec<ScopeClaim>,
+    /// Those that it was admitted by: a reload under way must not make it dearer than what it holds.
+    prices: Arc<Prices>,
     price: Price,
     price_known: bool,
     hold: Arc<Hold>,
@@ -141,8 +143,7 @@ impl Exchange {
             last.health.end();
         }
         peer.health.begin();
-        let prices = &self.desk.live.load().config.prices;
-        (self.price, self.price_known) = open::price_of(prices, self.route(), &self.subject);
+        (self.price, self.price_known) = open::price_of(&self.prices, self.route(), &self.subject);
         Some(peer)
     }
 

@@ -268,6 +268,7 @@ impl Draft {
             subject: self.subject,
             clamped_bound,
             scopes: self.scopes,
+            prices: Arc::clone(&config.prices),
             price: self.price,
             price_known: self.price_known,
             tops_up,

@@ -44,6 +44,15 @@ struct Read {
     replays: bool,
 }
 
+impl Read {
+    fn endpoint(&self, facts: &Facts) -> Endpoint {
+        match &self.request {
+            Some(request) if request.background => Endpoint::Unmetered,
+            _ => facts.endpoint,
+        }
+    }
+}
+
 impl Edge {
     /// Reads the head and the body, opens the exchange, edits the body. Not cancel safe.
     pub(super) async fn enter(
@@ -88,10 +97,7 @@ impl Edge {
         let read = read_body(session, facts, bounds, &mut share, &mut ctx.body).await?;
         ctx.request_size = read.whole.as_ref().map_or(0, Bytes::len);
         ctx.model.clone_from(&read.model);
-        let endpoint = match &read.request {
-            Some(request) if request.background => Endpoint::Unmetered,
-            _ => facts.endpoint,
-        };
+        let endpoint = read.endpoint(facts);
         let mut exchange = self
             .desk
             .open(open_request(ctx, facts, identity, endpoint, &read))

@@ -3,12 +3,13 @@
 //! Pingora lets some heads pass that must not reach a provider; they are refused here, before a
 //! byte of the body is read.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
+use super::tls::sound_client;
 use crate::exchange::{CallerFacts, Refusal};
 use crate::keys::KeyHash;
 use crate::language::Language;
@@ -72,7 +73,8 @@ impl Facts {
                 .is_some_and(|v| v.eq_ignore_ascii_case("100-continue")),
             socket,
         };
-        let sound = sound_head(head)
+        let sound = sound_client(session)
+            .and_then(|()| sound_head(head))
             .and_then(|()| caller_key(head))
             .map(|hash| facts.caller.hash = hash);
         (facts, sound)
@@ -215,29 +217,31 @@ pub fn query_without_key(query: &str) -> String {
 }
 
 /// The client's address: the connection's, or what trusted proxies say of it. The list is read from
-/// the right, and the first address that is not a trusted proxy's own is the client.
+/// the right, and the first address that is not a trusted proxy's own is the client. What cannot be
+/// read ends the list: who wrote what stands before it is not known.
 fn client_ip(head: &RequestHeader, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(&ip.to_canonical()));
-    if !is_trusted(&peer) {
-        return peer.to_canonical();
-    }
-    let values: Vec<&str> = head
-        .headers
-        .get_all("x-forwarded-for")
+    let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
+    let lists: Vec<_> = head.headers.get_all("x-forwarded-for").iter().collect();
+    let mut hops = lists
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .collect();
-    let mut client = peer;
-    for hop in values.iter().rev().flat_map(|value| value.rsplit(',')) {
-        let Ok(ip) = hop.trim().parse::<IpAddr>() else {
+        .rev()
+        .flat_map(|list| list.as_bytes().rsplit(|byte| *byte == b','));
+    let mut client = peer.to_canonical();
+    while is_trusted(&client) {
+        let Some(hop) = hops.next().and_then(address) else {
             break;
         };
-        client = ip;
-        if !is_trusted(&ip) {
-            break;
-        }
+        client = hop.to_canonical();
     }
-    client.to_canonical()
+    client
+}
+
+/// An address as proxies write it: `1.2.3.4`, `::1`, `[::1]`, some of them with a port behind it.
+fn address(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    let ip = bare.unwrap_or(text).parse::<IpAddr>().ok();
+    ip.or_else(|| text.parse().ok().map(|socket: SocketAddr| socket.ip()))
 }
 
 #[cfg(test)]
@@ -290,11 +294,53 @@ mod tests {
 
     #[test]
     fn only_trusted_proxies_speak_for_the_client() {
-        let trusted = ["10.0.0.0/8".parse().unwrap()];
-        let request = head("/", &[("x-forwarded-for", "1.2.3.4, 5.6.7.8, 10.0.0.9")]);
-        let from = |ip: &str| client_ip(&request, ip.parse().unwrap(), &trusted).to_string();
-        assert_eq!(from("10.0.0.1"), "5.6.7.8");
-        assert_eq!(from("9.9.9.9"), "9.9.9.9");
+        let trusted = ["10.0.0.0/8", "fd00::/8"].map(|net| net.parse().unwrap());
+        let of = |peer: &str, lists: &[&[u8]]| {
+            let mut request = head("/", &[]);
+            for list in lists {
+                let list = http::HeaderValue::from_bytes(list).unwrap();
+                request.append_header("x-forwarded-for", list).unwrap();
+            }
+            client_ip(&request, peer.parse().unwrap(), &trusted).to_string()
+        };
+        for (peer, lists, client) in [
+            ("9.9.9.9", &[&b"1.2.3.4"[..]][..], "9.9.9.9"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("10.0.0.1", &[b"1.2.3.4, 5.6.7.8, 10.0.0.9"], "5.6.7.8"),
+            (
+                "10.0.0.1",
+                &[b"1.2.3.4", b"5.6.7.8", b"10.0.0.9"],
+                "5.6.7.8",
+            ),
+            ("10.0.0.1", &[b"10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+            // IPv4 over IPv6 sockets (RFC 4291 section 2.5.5.2), as peer, proxy and client.
+            (
+                "::ffff:10.0.0.1",
+                &[b"::ffff:5.6.7.8,::ffff:10.0.0.9"],
+                "5.6.7.8",
+            ),
+            ("::ffff:9.9.9.9", &[b"1.2.3.4"], "9.9.9.9"),
+            ("fd00::1", &[b"2001:db8::7, fd00::2"], "2001:db8::7"),
+            // With ports, and in brackets.
+            ("10.0.0.1", &[b"5.6.7.8:4711"], "5.6.7.8"),
+            (
+                "10.0.0.1",
+                &[b"[2001:db8::7]:4711 , 10.0.0.2:80"],
+                "2001:db8::7",
+            ),
+            ("10.0.0.1", &[b"[2001:db8::7]"], "2001:db8::7"),
+            // Whoever wrote the rest, it was no trusted proxy.
+            ("10.0.0.1", &[b"1.2.3.4, nonsense"], "10.0.0.1"),
+            ("10.0.0.1", &[b"1.2.3.4, nonsense, 10.0.0.9"], "10.0.0.9"),
+            ("10.0.0.1", &[b"1.2.3.4,"], "10.0.0.1"),
+            ("10.0.0.1", &[b"1.2.3.4, unknown"], "10.0.0.1"),
+            ("10.0.0.1", &[b"1.2.3.4", b"\xff"], "10.0.0.1"),
+            ("10.0.0.1", &[b"1.2.3.4", b"\xff, 5.6.7.8"], "5.6.7.8"),
+            ("10.0.0.1", &[b"1.2.3.4", b"\xff, 10.0.0.9"], "10.0.0.9"),
+            ("10.0.0.1", &[b"010.2.3.4"], "10.0.0.1"),
+        ] {
+            assert_eq!(of(peer, lists), client, "{peer} {lists:?}");
+        }
     }
 
     #[test]

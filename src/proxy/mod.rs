@@ -38,6 +38,7 @@ mod reply;
 mod retry;
 mod target;
 mod tempo;
+pub mod tls;
 pub mod trip;
 mod watch;
 

@@ -29,7 +29,7 @@ pub struct ScopeClaim {
 }
 
 /// Everything one reservation asks for. All scopes grant it together, or none does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ask {
     pub id: ReservationId,
     /// The version of the key record that admitted the caller: another one in the store refuses.
@@ -73,7 +73,7 @@ impl Ask {
 }
 
 /// One scope's counters after a step, for headers and answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     pub scope: Scope,
     pub quotas: Quotas,
@@ -101,7 +101,7 @@ impl Standing {
 }
 
 /// A granted reservation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Grant {
     pub id: ReservationId,
     /// Output tokens granted: at most those asked for.
@@ -113,7 +113,7 @@ pub struct Grant {
 }
 
 /// Why a claim was refused: the first limit, in the order of `LimitKind`, that could not bear it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shortage {
     pub kind: LimitKind,
     pub limit: i64,
@@ -128,7 +128,7 @@ pub struct Shortage {
 }
 
 /// The answer of a reserve step.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Reserved {
     Granted(Grant),
     Short(Box<Shortage>),

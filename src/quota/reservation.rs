@@ -59,7 +59,7 @@ pub enum LostReservation {
 }
 
 /// How a reservation is resolved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Charge {
     /// This was used, more or less than held.
     Exact(Amounts),
@@ -81,7 +81,7 @@ impl Charge {
 }
 
 /// What a settle step did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Settled {
     /// First settlement: this was charged; `debt` is what exceeded the hold.
     Applied { charged: Amounts, debt: Amounts },

@@ -19,15 +19,39 @@ impl Ledger {
 
     /// Puts back a reservation that was open when its process died, to be resolved at once. It gives
     /// nothing back to per-minute buckets.
-    pub fn restore_reservation(&mut self, mut reservation: Reservation, serial: i64) {
+    pub fn restore_reservation(&mut self, reservation: Reservation, serial: i64) {
+        self.put_back(reservation, serial, false, i64::MIN);
+    }
+
+    /// Puts back a reservation whose exchange goes on in the process that had these books before. Its
+    /// lease begins anew.
+    pub fn adopt_reservation(&mut self, reservation: Reservation, serial: i64, now: Moment) {
+        let lease_ms = reservation
+            .expires_at
+            .0
+            .saturating_sub(reservation.opened_at.0);
+        let deadline_ms = now.steady_ms.saturating_add(lease_ms);
+        // What outlives a step and is written is an exchange; draws that no rate rules never do.
+        self.put_back(reservation, serial, true, deadline_ms);
+    }
+
+    fn put_back(
+        &mut self,
+        mut reservation: Reservation,
+        serial: i64,
+        running: bool,
+        deadline_ms: i64,
+    ) {
         let held = reservation
             .holds
             .first()
             .map_or(Amounts::ZERO, |hold| hold.amounts);
         for hold in &mut reservation.holds {
-            hold.rate_limited = false;
+            hold.rate_limited = running;
             let slot = self.slot(hold.scope);
-            self.counters[slot].hold_more(hold.amounts, &hold.windows);
+            let counters = &mut self.counters[slot];
+            counters.hold_more(hold.amounts, &hold.windows);
+            counters.running += i64::from(running);
         }
         self.next_serial = self.next_serial.max(serial);
         let granted = Size {
@@ -35,7 +59,7 @@ impl Ledger {
             output_tokens: 0,
             output_left: 0,
         };
-        self.insert(reservation, granted, [None; MAX_SCOPES], i64::MIN);
+        self.insert(reservation, granted, [None; MAX_SCOPES], deadline_ms);
     }
 
     pub fn counters(&self, scope: Scope) -> Option<&Counters> {

@@ -1,23 +1,28 @@
 //! Sockets that are bound before the server runs.
 //!
 //! Pingora binds late and panics where it cannot, and tells nobody which port a `:0` became. So we
-//! bind first (a taken port is then an ordinary error, the port is known) and hand the socket over
-//! by the table in which an old process leaves its sockets for a new one: Pingora takes from it what
-//! it finds under the address of an endpoint.
+//! bind first (a taken port is then an ordinary error, the port is known) and give Pingora the socket
+//! in the table that it has for sockets of an old process: it takes from it what it finds under the
+//! address of an endpoint.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{IntoRawFd as _, OwnedFd};
+use std::sync::mpsc::Sender;
 
 use async_trait::async_trait;
 use pingora::server::{ListenFds, RuntimeOpts, ShutdownWatch};
 use pingora::services::Service;
+use tokio::sync::watch;
+
+use super::upgrade::{Slot, Successor};
 
 /// A listening socket on its way to a service.
 #[derive(Debug)]
 pub struct Bound {
     socket: OwnedFd,
     addr: SocketAddr,
+    slot: Slot,
 }
 
 impl Bound {
@@ -30,22 +35,49 @@ impl Bound {
     pub fn endpoint(&self) -> String {
         self.addr.to_string()
     }
+
+    /// The same socket once more, for a process that takes over one day.
+    ///
+    /// # Errors
+    /// There are too many open files.
+    pub fn duplicate(&self) -> io::Result<(Slot, OwnedFd)> {
+        Ok((self.slot.clone(), self.socket.try_clone()?))
+    }
 }
 
-/// Binds and listens. Not for a process that takes over from an old one: there the sockets come
-/// from the old process, and the address is still taken.
+/// Binds and listens, for the setting `what`. `inherited`: the socket that an old process made for it;
+/// connections wait in its queue.
 ///
 /// # Errors
 /// What the operating system says: the address is taken, is not this machine's, needs a privilege.
-pub fn bind(addr: SocketAddr) -> io::Result<Bound> {
-    let listener = TcpListener::bind(addr)?;
+pub fn bind(what: &str, asked: SocketAddr, inherited: Option<OwnedFd>) -> io::Result<Bound> {
+    let listener = match inherited {
+        Some(socket) => TcpListener::from(socket),
+        None => TcpListener::bind(asked)?,
+    };
     // What the runtime requires of a socket that it is given.
     listener.set_nonblocking(true)?;
     let addr = listener.local_addr()?;
     Ok(Bound {
         socket: listener.into(),
         addr,
+        slot: Slot {
+            what: what.to_owned(),
+            asked,
+        },
     })
+}
+
+/// When services accept connections.
+#[derive(Clone, Debug)]
+pub struct Term {
+    /// Is told when a service is ready to.
+    pub ready: Sender<()>,
+    /// True from the moment that no other process does. Should this process end before, no client has
+    /// come to it.
+    pub begin: watch::Receiver<bool>,
+    /// Who does in this process's stead.
+    pub taken: watch::Receiver<Option<Successor>>,
 }
 
 /// A service together with sockets bound for it; its endpoints must be those of the sockets.
@@ -53,6 +85,7 @@ pub fn bind(addr: SocketAddr) -> io::Result<Bound> {
 pub struct WithSockets<S> {
     service: S,
     sockets: Vec<Bound>,
+    term: Option<Term>,
     until: Option<ShutdownWatch>,
 }
 
@@ -61,8 +94,15 @@ impl<S: Service> WithSockets<S> {
         WithSockets {
             service,
             sockets,
+            term: None,
             until: None,
         }
+    }
+
+    /// Lets another process take the sockets over.
+    pub fn within(mut self, term: Term) -> Self {
+        self.term = Some(term);
+        self
     }
 
     /// Serves until `end` says so, instead of until the server begins to drain.
@@ -83,17 +123,40 @@ impl<S: Service> Service for WithSockets<S> {
         if let Some(table) = &fds {
             let mut table = table.lock();
             for bound in self.sockets.drain(..) {
-                let endpoint = bound.endpoint();
-                // A socket of an old process comes first: connections wait in its queue.
-                if table.get(&endpoint).is_none() {
-                    table.add(endpoint, bound.socket.into_raw_fd());
-                }
+                table.add(bound.endpoint(), bound.socket.into_raw_fd());
             }
         }
-        let shutdown = self.until.take().unwrap_or(shutdown);
-        self.service
-            .start_service(fds, shutdown, listeners_per_fd)
-            .await;
+        let mut shutdown = self.until.take().unwrap_or(shutdown);
+        let mut term = self.term.take();
+        if let Some(term) = &mut term {
+            if term.ready.send(()).is_err() {
+                log::debug!("{} begins in a process that is the first", self.name());
+            }
+            when(&mut term.begin, |begin| *begin).await;
+        }
+        let taken = async {
+            match &mut term {
+                Some(term) => when(&mut term.taken, Option::is_some).await,
+                None => std::future::pending().await,
+            }
+        };
+        let (end, ends) = watch::channel(false);
+        let mut serving = self.service.start_service(fds, ends, listeners_per_fd);
+        tokio::select! {
+            () = serving.as_mut() => return,
+            () = when(&mut shutdown, |down| *down) => {
+                end.send_replace(true);
+                return serving.await;
+            }
+            () = taken => {}
+        }
+        // Pingora's own end of a service closes idle connections, on which a client may be sending just
+        // now. So it does not come to that: nothing more is accepted, each connection has its next
+        // answer and is told to close, and idle ones last as long as the process.
+        drop(serving);
+        end.send_replace(true);
+        // Connections look at it.
+        end.closed().await;
     }
 
     fn name(&self) -> &str {
@@ -113,13 +176,20 @@ impl<S: Service> Service for WithSockets<S> {
     }
 }
 
+/// Never, where it cannot come to that any more.
+async fn when<T>(watched: &mut watch::Receiver<T>, is_so: impl Fn(&T) -> bool) {
+    if watched.wait_for(|value| is_so(value)).await.is_err() {
+        std::future::pending().await
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn port_zero_becomes_a_known_port() {
-        let bound = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let bound = bind("edge.listen", "127.0.0.1:0".parse().unwrap(), None).unwrap();
         assert_ne!(bound.addr().port(), 0);
         assert_eq!(bound.endpoint(), bound.addr().to_string());
         // It listens already: a client may connect before the service runs.
@@ -128,8 +198,8 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_an_error() {
-        let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let second = bind(first.addr()).unwrap_err();
+        let first = bind("edge.listen", "127.0.0.1:0".parse().unwrap(), None).unwrap();
+        let second = bind("edge.listen", first.addr(), None).unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::AddrInUse);
     }
 }

@@ -1,47 +1,52 @@
 //! The composition root: builds every part, in order, and takes them down in order.
 //!
 //! Sockets are bound first, so that a taken port is an ordinary error; then the store opens, which is
-//! where a previous process's unsettled reservations are resolved; then Pingora runs. At the end the
-//! settlements of cut exchanges are booked before the store closes.
+//! where a dead process's unsettled reservations are resolved; then Pingora runs. At the end the
+//! settlements of cut exchanges are booked before the store closes. A process that takes over from a
+//! running one has sockets and store from there: see `upgrade`.
 
 pub mod bind;
 mod books;
 mod checks;
+mod engine;
 mod notify;
 #[cfg(test)]
 mod panics;
 mod shutdown;
 mod signals;
+pub mod upgrade;
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, mpsc};
 
 use arc_swap::ArcSwap;
 use pingora::apps::HttpServerOptions;
-use pingora::listeners::tls::TlsSettings;
 use pingora::proxy::ProxyServiceBuilder;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
 
 use crate::admin::{self, AdminState, EdgePort};
-use crate::config::{Config, OnUnavailable, QuotaConfig, RedisConfig, RedisMode, StoreConfig};
+use crate::config::Config;
 use crate::exchange::{Desk, Live, Settler};
-use crate::proxy::Edge;
-use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
-use crate::store::redis::{LinkOptions, RedisOptions, RedisStore, SliceOptions, Topology};
+use crate::proxy::{self, Edge};
 use crate::store::{Store, StoreError};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log as logging;
 use crate::telemetry::metrics::Metrics;
 use crate::time::UnixMs;
 
-use bind::{Bound, WithSockets, bind};
+use tokio::sync::watch;
+
+use bind::{Bound, Term, WithSockets, bind};
 use books::Books;
 use checks::Checks;
+pub use engine::Engine;
 use shutdown::Closing;
 use signals::Signals;
+use upgrade::{Giver, Succession, Taker};
 
 /// Above any sum of `retry.attempts` that makes sense: ten pools of ten, and stale connections.
 const MAX_RETRIES: usize = 128;
@@ -63,6 +68,10 @@ pub enum StartError {
     Tls { address: String, cause: String },
     #[error("metrics: {0}")]
     Metrics(String),
+    #[error(
+        "cannot take over from the process at {path}: {cause}; where none runs, start without --upgrade"
+    )]
+    TakeOver { path: PathBuf, cause: io::Error },
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -76,6 +85,16 @@ pub struct Prepared {
     tls: Vec<Bound>,
     admin: Bound,
     parts: Parts,
+    giver: Arc<Giver>,
+    taker: Option<Taker>,
+}
+
+/// Where a process has its sockets and its books from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    Fresh,
+    /// From the process that runs.
+    TakeOver,
 }
 
 /// What the services share.
@@ -98,31 +117,45 @@ impl std::fmt::Debug for Prepared {
 ///
 /// # Errors
 /// An address is taken, the store belongs to another process or cannot be read, a file cannot be
-/// written. Nothing runs then.
-pub fn prepare(config: Config, source: Option<PathBuf>) -> Result<Prepared, StartError> {
-    let config = Arc::new(config);
-    let bind_all = |what, addresses: &[std::net::SocketAddr]| -> Result<Vec<Bound>, StartError> {
-        let bound = addresses.iter().map(|address| {
-            let named = |cause| StartError::Bind {
-                what,
-                address: address.to_string(),
-                cause,
-            };
-            bind(*address).map_err(named)
-        });
-        bound.collect()
+/// written, there is nobody to take over from. Nothing runs then, and a process that runs goes on.
+pub fn prepare(
+    config: Config,
+    source: Option<PathBuf>,
+    start: Start,
+) -> Result<Prepared, StartError> {
+    let path = &config.server.upgrade_sock;
+    let mut taker = match start {
+        Start::Fresh => None,
+        Start::TakeOver => Some(Taker::ask(path).map_err(|cause| StartError::TakeOver {
+            path: path.clone(),
+            cause,
+        })?),
     };
-    let edge = bind_all("edge.listen", &config.edge.listen)?;
+    match build(config, source, taker.as_mut()) {
+        Ok(prepared) => Ok(Prepared { taker, ..prepared }),
+        Err(fault) => {
+            if let Some(taker) = taker {
+                taker.give_up(&fault.to_string());
+            }
+            Err(fault)
+        }
+    }
+}
+
+fn build(
+    config: Config,
+    source: Option<PathBuf>,
+    mut taker: Option<&mut Taker>,
+) -> Result<Prepared, StartError> {
+    let config = Arc::new(config);
     let tls_addresses: Vec<_> = config.edge.tls.iter().map(|tls| tls.listen).collect();
-    let tls = bind_all("edge.tls", &tls_addresses)?;
-    let admin = bind(config.admin.listen).map_err(|cause| StartError::Bind {
-        what: "admin.listen",
-        address: config.admin.listen.to_string(),
-        cause,
-    })?;
+    let edge = bind_all("edge.listen", &config.edge.listen, &mut taker)?;
+    let tls = bind_all("edge.tls", &tls_addresses, &mut taker)?;
+    let admin = bind_one("admin.listen", config.admin.listen, &mut taker)?;
     let metrics = Arc::new(Metrics::new().map_err(|fault| StartError::Metrics(fault.to_string()))?);
     let access_log = open_access_log(&config, &metrics)?;
-    let store = open_store(&config)?;
+    let engine = open_books(&config, taker)?;
+    let store = engine.store();
     let draining = Arc::new(AtomicBool::new(false));
     let (settler, queue) = Settler::new(config.quota.reservation_ttl);
     let queue = Arc::new(tokio::sync::Mutex::new(queue));
@@ -132,32 +165,38 @@ pub fn prepare(config: Config, source: Option<PathBuf>) -> Result<Prepared, Star
         live: ArcSwap::from_pointee(Live::new(Arc::clone(&config))),
     });
     let closing = Arc::new(Closing::new(
-        Arc::clone(&store),
+        store,
         Arc::clone(&queue),
         access_log.clone(),
         settler,
     ));
-    let admin_state = AdminState {
-        desk: Arc::clone(&desk),
-        metrics: Arc::clone(&metrics),
-        draining: Arc::clone(&draining),
-        clock: Arc::new(UnixMs::now),
-    };
+    let sockets = edge.iter().chain(&tls).chain([&admin]);
+    let giver = Arc::new(Giver::new(
+        config.server.upgrade_sock.clone(),
+        sockets.map(Bound::duplicate).collect::<io::Result<_>>()?,
+        engine,
+        source.clone(),
+    ));
     let signals = Signals::new(
         Arc::clone(&draining),
         Arc::clone(&desk),
         access_log.clone(),
         source,
+        Arc::clone(&closing),
+        giver.taken(),
     );
-    let books = Books::new(Arc::clone(&desk), queue, Arc::clone(&metrics));
-    let checks = Checks::new(Arc::clone(&desk), Arc::clone(&metrics));
     let parts = Parts {
+        admin: AdminState {
+            desk: Arc::clone(&desk),
+            metrics: Arc::clone(&metrics),
+            draining,
+            clock: Arc::new(UnixMs::now),
+        },
+        books: Books::new(Arc::clone(&desk), queue, Arc::clone(&metrics)),
+        checks: Checks::new(Arc::clone(&desk), Arc::clone(&metrics)),
         desk,
         metrics,
         access_log,
-        admin: admin_state,
-        books,
-        checks,
     };
     Ok(Prepared {
         server: pingora_server(&config),
@@ -167,6 +206,44 @@ pub fn prepare(config: Config, source: Option<PathBuf>) -> Result<Prepared, Star
         tls,
         admin,
         parts,
+        giver,
+        taker: None,
+    })
+}
+
+/// The last thing that can fail: until a new process has the books the old one waits for it.
+fn open_books(config: &Config, taker: Option<&mut Taker>) -> Result<Engine, StartError> {
+    let adopt = taker.is_some();
+    if let Some(taker) = taker {
+        let path = config.server.upgrade_sock.clone();
+        let refused = |cause| StartError::TakeOver { path, cause };
+        let file = engine::file_of(&config.store);
+        taker.take_books(file.as_deref()).map_err(refused)?;
+    }
+    Engine::open(config, adopt)
+}
+
+fn bind_all(
+    what: &'static str,
+    addresses: &[SocketAddr],
+    taker: &mut Option<&mut Taker>,
+) -> Result<Vec<Bound>, StartError> {
+    let addresses = addresses.iter();
+    addresses
+        .map(|address| bind_one(what, *address, taker))
+        .collect()
+}
+
+fn bind_one(
+    what: &'static str,
+    address: SocketAddr,
+    taker: &mut Option<&mut Taker>,
+) -> Result<Bound, StartError> {
+    let inherited = taker.as_mut().and_then(|taker| taker.socket(what, address));
+    bind(what, address, inherited).map_err(|cause| StartError::Bind {
+        what,
+        address: address.to_string(),
+        cause,
     })
 }
 
@@ -186,65 +263,11 @@ fn open_access_log(
         })
 }
 
-/// Opens the configured store. The embedded one belongs to one process at a time.
-///
-/// # Errors
-/// It belongs to another process, or cannot be read. A Redis that is away is none: it may come.
-pub fn open_store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
-    match &config.store {
-        StoreConfig::Embedded {
-            path, sync_full, ..
-        } => {
-            let options = EmbeddedOptions {
-                sync_full: *sync_full,
-                lost_reservation: config.quota.lost_reservation,
-                ..EmbeddedOptions::default()
-            };
-            let store = EmbeddedStore::open(path, options).map_err(StartError::Store)?;
-            Ok(store)
-        }
-        StoreConfig::Redis(redis) => {
-            let store = RedisStore::start(redis_options(redis, &config.quota));
-            Ok(store.map_err(StartError::Store)?)
-        }
-    }
-}
-
-fn redis_options(redis: &RedisConfig, quota: &QuotaConfig) -> RedisOptions {
-    let topology = match redis.mode {
-        RedisMode::Standalone => Topology::Standalone,
-        RedisMode::Sentinel => Topology::Sentinel,
-        RedisMode::Cluster => Topology::Cluster,
-    };
-    let alone = redis.on_unavailable == OnUnavailable::Allow;
-    RedisOptions {
-        link: LinkOptions {
-            topology,
-            urls: redis
-                .urls
-                .iter()
-                .map(|url| url.reveal().to_owned())
-                .collect(),
-            primary: redis.primary.clone(),
-            pool_size: redis.pool_size,
-            timeout: redis.timeout,
-        },
-        lost_reservation: quota.lost_reservation,
-        journal: alone.then(|| redis.journal.clone()),
-        slices: quota.local_slices.map(|slices| SliceOptions {
-            size_percent: slices.size_percent,
-            max: slices.max,
-        }),
-        clock: None,
-    }
-}
-
 fn pingora_server(config: &Config) -> Server {
     let conf = ServerConf {
         threads: config.server.threads,
         grace_period_seconds: Some(config.server.grace_period.as_secs()),
         graceful_shutdown_timeout_seconds: Some(1),
-        upgrade_sock: config.server.upgrade_sock.display().to_string(),
         upstream_keepalive_pool_size: 1024,
         // Attempts are counted by the exchange; this only ends a loop that should never be one.
         max_retries: MAX_RETRIES,
@@ -255,11 +278,11 @@ fn pingora_server(config: &Config) -> Server {
 
 impl Prepared {
     /// Where the edge listens, in the order of the configuration.
-    pub fn edge_addresses(&self) -> Vec<std::net::SocketAddr> {
+    pub fn edge_addresses(&self) -> Vec<SocketAddr> {
         self.edge.iter().map(Bound::addr).collect()
     }
 
-    pub fn admin_address(&self) -> std::net::SocketAddr {
+    pub fn admin_address(&self) -> SocketAddr {
         self.admin.addr()
     }
 
@@ -287,17 +310,36 @@ impl Prepared {
             tls,
             admin,
             parts,
+            giver,
+            taker,
         } = self;
         signals.listen()?;
         announce(&edge, &tls, &admin, out)?;
+        let (ready, are_ready) = mpsc::channel();
+        let (begin, begins) = watch::channel(taker.is_none());
+        let term = Term {
+            ready,
+            begin: begins,
+            taken: giver.taken(),
+        };
+        let succession = Succession {
+            giver,
+            taker,
+            are_ready,
+            begin,
+            store: Arc::clone(&parts.desk.store),
+            active: closing.active(),
+            manager: signals.manager(),
+        };
+        succession.begin()?;
         server.bootstrap();
-        let live = parts.desk.live.load_full();
+        let desk = parts.desk;
         let router = admin::router(parts.admin);
         let proxy = Edge::new(
-            Arc::clone(&parts.desk),
+            Arc::clone(&desk),
             parts.metrics,
             parts.access_log,
-            EdgePort::new(router.clone(), parts.desk),
+            EdgePort::new(router.clone(), Arc::clone(&desk)),
             closing.active(),
         );
         let mut service = ProxyServiceBuilder::new(&server.configuration, proxy)
@@ -307,30 +349,22 @@ impl Prepared {
         for bound in &edge {
             service.add_tcp(&bound.endpoint());
         }
-        for (bound, listener) in tls.iter().zip(&live.config.edge.tls) {
+        for (place, bound) in tls.iter().enumerate() {
             let named = |cause: Box<pingora::Error>| StartError::Tls {
-                address: listener.listen.to_string(),
+                address: bound.endpoint(),
                 cause: cause.to_string(),
             };
-            let (cert, key) = (
-                listener.cert.display().to_string(),
-                listener.key.display().to_string(),
-            );
-            let mut settings = TlsSettings::intermediate(&cert, &key).map_err(named)?;
-            settings.enable_h2();
+            let settings = proxy::tls::settings(&desk, place).map_err(named)?;
             service.add_tls_with_settings(&bound.endpoint(), None, settings);
         }
-        server.add_service(WithSockets::new(
-            service,
-            edge.into_iter().chain(tls).collect(),
-        ));
+        let sockets = edge.into_iter().chain(tls).collect();
+        server.add_service(WithSockets::new(service, sockets).within(term.clone()));
         let service = admin::listen::service(router, &admin.endpoint());
-        let service = WithSockets::new(service, vec![admin]);
+        let service = WithSockets::new(service, vec![admin]).within(term);
         server.add_service(service.until(closing.admin_end()));
         server.add_service(parts.books.service());
         server.add_service(parts.checks.service());
         closing.watch(server.watch_execution_phase());
-        signals.tell_ready();
         server.run(RunArgs {
             shutdown_signal: Box::new(signals),
         });

@@ -15,6 +15,10 @@ use crate::telemetry::access_log::AccessLog;
 /// accepted a moment ago is not overlooked.
 const IDLE: Duration = Duration::from_millis(300);
 
+/// The same for a process whose place another has taken: clients that keep connections open send on
+/// them, are told to close them, and come to the other process with their next.
+const LINGER: Duration = Duration::from_secs(3);
+
 /// Longest wait for what was cut to be settled. The store is not waited for beyond it: a lease is the
 /// last resort.
 const LAST_SETTLEMENTS: Duration = Duration::from_secs(5);
@@ -72,23 +76,29 @@ impl Closing {
         let watch = move || {
             while let Ok(phase) = phases.blocking_recv() {
                 if matches!(phase, ExecutionPhase::ShutdownGracePeriod) {
-                    closing.wait_until_idle();
-                    closing.close();
-                    std::process::exit(0);
+                    closing.end_when_idle(IDLE);
                 }
             }
         };
-        if let Err(fault) = std::thread::Builder::new()
-            .name("shutdown".into())
-            .spawn(watch)
-        {
-            log::warn!("a stop will take the whole grace period: {fault}");
-        }
+        on_a_thread(watch);
     }
 
-    fn wait_until_idle(&self) {
+    /// Ends the process when nothing runs any more; another has taken its place. The admin port, too,
+    /// serves what it has.
+    pub fn leave_when_idle(self: &Arc<Self>) {
+        let closing = Arc::clone(self);
+        on_a_thread(move || closing.end_when_idle(LINGER));
+    }
+
+    fn end_when_idle(&self, idle: Duration) {
+        self.wait_until_idle(idle);
+        self.close();
+        std::process::exit(0);
+    }
+
+    fn wait_until_idle(&self, idle: Duration) {
         let mut idle_since = Instant::now();
-        while idle_since.elapsed() < IDLE {
+        while idle_since.elapsed() < idle {
             std::thread::sleep(Duration::from_millis(20));
             if self.settler.running() > 0 || self.active.count() > 0 {
                 idle_since = Instant::now();
@@ -138,5 +148,12 @@ impl Closing {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+fn on_a_thread(run: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::Builder::new().name("shutdown".into());
+    if let Err(fault) = thread.spawn(run) {
+        log::warn!("the end will take as long as it may: {fault}");
     }
 }

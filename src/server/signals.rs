@@ -1,5 +1,5 @@
 //! Signals: SIGTERM ends gracefully, SIGINT at once, SIGHUP reloads, SIGUSR2 reopens files. The service
-//! manager hears what becomes of them.
+//! manager hears what becomes of them. A process whose place another has taken ends here, too.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,8 +10,11 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 use super::notify::ServiceManager;
+use super::shutdown::Closing;
+use super::upgrade::Successor;
 use crate::config;
 use crate::exchange::Desk;
 use crate::telemetry::access_log::AccessLog;
@@ -24,7 +27,9 @@ pub struct Signals {
     desk: Arc<Desk>,
     access_log: Option<Arc<AccessLog>>,
     source: Option<PathBuf>,
-    manager: ServiceManager,
+    closing: Arc<Closing>,
+    taken: watch::Receiver<Option<Successor>>,
+    manager: Arc<ServiceManager>,
     heard: Mutex<Heard>,
 }
 
@@ -44,13 +49,17 @@ impl Signals {
         desk: Arc<Desk>,
         access_log: Option<Arc<AccessLog>>,
         source: Option<PathBuf>,
+        closing: Arc<Closing>,
+        taken: watch::Receiver<Option<Successor>>,
     ) -> Self {
         Signals {
             draining,
             desk,
             access_log,
             source,
-            manager: ServiceManager::of_this_process(),
+            closing,
+            taken,
+            manager: Arc::new(ServiceManager::of_this_process()),
             heard: Mutex::default(),
         }
     }
@@ -76,12 +85,12 @@ impl Signals {
         Ok(())
     }
 
-    /// Tells the service manager that everything is built and listens.
-    pub fn tell_ready(&self) {
-        self.manager.ready();
+    /// Whom to tell that everything is built and listens.
+    pub fn manager(&self) -> Arc<ServiceManager> {
+        Arc::clone(&self.manager)
     }
 
-    /// Pools, prices, tiers and log level change as one whole; a bad file changes nothing.
+    /// Pools, prices, tiers, certificates and log level change as one whole; a bad file changes nothing.
     fn reload(&self) {
         self.manager.reloading();
         let env = |name: &str| std::env::var(name).ok();
@@ -90,6 +99,7 @@ impl Signals {
         match loaded {
             Ok(loaded) => {
                 logging::set_level(loaded.config.log.level);
+                loaded.tell();
                 let old = Arc::clone(&self.desk.live.load().config);
                 let config = Arc::new(old.reloaded(loaded.config));
                 let live = self.desk.live.load().changed(config);
@@ -107,7 +117,23 @@ impl Signals {
     /// From here on nothing more is taken.
     fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
-        self.manager.stopping();
+        // The service goes on in the process that took over.
+        if self.taken.borrow().is_none() {
+            self.manager.stopping();
+        }
+    }
+
+    /// Waits until another process has taken over and what ran here has ended, which ends this
+    /// process. Returns where it takes longer than any request may.
+    async fn leave(&self) {
+        if self.taken.clone().wait_for(Option::is_some).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        let config = Arc::clone(&self.desk.live.load().config);
+        let longest = config.edge.request_timeout + config.server.grace_period;
+        self.closing.leave_when_idle();
+        tokio::time::sleep(longest).await;
+        log::warn!("requests that began before the upgrade run for {longest:?}: they are cut");
     }
 }
 
@@ -130,16 +156,19 @@ fn listen(kind: SignalKind) -> Option<Signal> {
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
         let mut heard = std::mem::take(&mut *self.heard.lock());
+        let mut leave = std::pin::pin!(self.leave());
         loop {
             tokio::select! {
+                () = leave.as_mut() => return ShutdownSignal::FastShutdown,
                 () = next(&mut heard.terminate) => {
                     self.drain();
                     return ShutdownSignal::GracefulTerminate;
                 }
-                () = next(&mut heard.quit) => {
-                    self.drain();
-                    return ShutdownSignal::GracefulTerminate;
-                }
+                // Pingora's sign for an upgrade. Here a new process comes by itself, so that a signal
+                // with nobody there ends nothing.
+                () = next(&mut heard.quit) => log::warn!(
+                    "SIGQUIT changes nothing: `quota-proxy upgrade` starts a new binary, SIGTERM ends this process"
+                ),
                 () = next(&mut heard.interrupt) => {
                     self.drain();
                     return ShutdownSignal::FastShutdown;

@@ -1,6 +1,8 @@
 //! What must hold of the books, checked on the books as they are.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::keys::KeyId;
@@ -15,11 +17,11 @@ pub const LATE_SWEEP_MS: i64 = 5_000;
 const RESOURCES: [&str; 3] = ["requests", "tokens", "nano-USD"];
 
 /// One invariant, checked now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
     /// `I1` to `I5`.
-    pub id: &'static str,
-    pub says: &'static str,
+    pub id: Cow<'static, str>,
+    pub says: Cow<'static, str>,
     pub holds: bool,
     /// Scopes, reservations or events looked at.
     pub checked: i64,
@@ -29,7 +31,7 @@ pub struct Check {
 }
 
 /// The sums of the books, and what must hold of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invariants {
     /// Settled in the current windows, over all keys.
     pub settled: Amounts,
@@ -41,8 +43,8 @@ pub struct Invariants {
 impl Check {
     pub fn new(id: &'static str, says: &'static str) -> Check {
         Check {
-            id,
-            says,
+            id: id.into(),
+            says: says.into(),
             holds: true,
             checked: 0,
             violations: 0,
@@ -253,7 +255,10 @@ mod tests {
             inspection.reservation(id, LATE_SWEEP_MS + i64::from(n >= 5));
         }
         let check = &inspection.done().checks[3];
-        assert_eq!((check.id, check.checked, check.violations), ("I4", 30, 25));
+        assert_eq!(
+            (&*check.id, check.checked, check.violations),
+            ("I4", 30, 25)
+        );
         assert_eq!(check.examples.len(), MAX_NAMED);
     }
 }

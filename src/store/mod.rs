@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::keys::{KeyHash, KeyId, KeyRecord};
@@ -25,6 +25,7 @@ pub mod embedded;
 mod event;
 mod file;
 mod invariants;
+pub mod movable;
 mod record;
 pub mod redis;
 mod span;
@@ -41,7 +42,7 @@ pub use record::{
 pub use usage::{Rollup, SumBy, SumQuery, UsageQuery, UsageSum};
 
 /// A step that could not be carried out. Nothing of it has happened, unless the message says so.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error, Serialize, Deserialize)]
 pub enum StoreError {
     /// The engine is away or too slow: the caller may try again.
     #[error("store unavailable: {0}")]
@@ -59,7 +60,7 @@ pub enum StoreError {
 pub type StoreResult<T> = Result<T, StoreError>;
 
 /// What to book for one reservation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settlement {
     pub id: ReservationId,
     pub charge: Charge,
@@ -82,7 +83,7 @@ impl Settlement {
 }
 
 /// How fresh a record must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Freshness {
     /// It may be some seconds old: for a caller that goes on to `reserve`, which compares versions.
     Checked,
@@ -101,7 +102,7 @@ pub enum Condition {
 }
 
 /// The sums that invariants are checked by.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
     pub open_reservations: i64,
     pub held: Amounts,

@@ -70,7 +70,7 @@ impl UserRecord {
 }
 
 /// Which keys to list, in order of creation, softly deleted ones left out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyQuery {
     /// Only this user's.
     pub owner: Option<Uuid>,
@@ -89,14 +89,14 @@ pub struct KeyActivity {
 }
 
 /// A key's counters and what lives beside its record.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct KeyFigures {
     pub standing: Standing,
     pub activity: KeyActivity,
 }
 
 /// A page of a listing.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Page<T> {
     pub items: Vec<T>,
     pub total: i64,

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::keys::KeyId;
-use crate::time::UnixMs;
+use crate::time::{UnixMs, as_ms};
 
 /// Which usage events to read, newest first.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct UsageQuery {
     pub key: Option<KeyId>,
     pub since: Option<UnixMs>,
@@ -42,7 +42,7 @@ pub struct Rollup {
 }
 
 /// What sums are told apart by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SumBy {
     Key,
     Model,
@@ -55,18 +55,20 @@ pub enum SumBy {
 }
 
 /// Which usage to sum up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct SumQuery {
     pub key: Option<KeyId>,
+    #[serde(with = "as_ms")]
     pub since: UnixMs,
     /// Exclusive.
+    #[serde(with = "as_ms")]
     pub until: UnixMs,
     pub by: SumBy,
 }
 
 /// The usage of one key, model, day, error code or end user. The figures mean what they mean in a
 /// [`Rollup`]; of an error code `calls` and `errors` are known and the others 0.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsageSum {
     /// The key's id, the model or end user (empty where none was named), the day or the code.
     pub name: String,

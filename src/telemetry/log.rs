@@ -33,12 +33,7 @@ const QUOTING: [&str; 8] = [
 ];
 
 /// How lines of Pingora begin that tell of a client alone: one that left, was too slow or spoke no HTTP.
-/// Whoever can connect could fill a disk with them.
-const OF_CLIENTS: [&str; 3] = [
-    "Fail to proxy: Downstream ",
-    "Downstream handshake ",
-    "H2 handshake error ",
-];
+const OF_CLIENTS: [&str; 2] = ["Fail to proxy: Downstream ", "H2 handshake error "];
 
 /// Libraries that tell the operator nothing at `info`.
 const QUIET: [&str; 5] = ["h2", "hyper", "hyper_util", "rustls", "reqwest"];
@@ -84,7 +79,7 @@ impl Log for StderrLog {
             return;
         }
         let message = record.args().to_string();
-        let level = level_of(record.level(), record.target(), &message);
+        let level = level(record.level(), record.target(), &message);
         if level > log::max_level() {
             return;
         }
@@ -108,13 +103,18 @@ fn most_verbose(target: &str) -> LevelFilter {
     }
 }
 
-/// What a line is to the operator, whatever its author thought.
-fn level_of(level: Level, target: &str, message: &str) -> Level {
-    let of_client = OF_CLIENTS.iter().any(|begin| message.starts_with(begin));
-    if of_client && !is_within(target, OWN) {
-        level.max(Level::Debug)
+/// The level of a line. Pingora calls every client an error that does not come through its TLS
+/// handshake, or breaks off: a port scan would wake the operator, who can do nothing about it, and
+/// clients that are slow on purpose would fill the disk.
+fn level(said: Level, target: &str, message: &str) -> Level {
+    let begins_as = |lines: &[&str]| lines.iter().any(|begin| message.starts_with(begin));
+    let of_client = begins_as(&["Downstream handshake"]);
+    if of_client && is_within(target, "pingora_core::services::listening") {
+        Level::Info
+    } else if begins_as(&OF_CLIENTS) && !is_within(target, OWN) {
+        Level::Debug
     } else {
-        level
+        said
     }
 }
 
@@ -245,15 +245,20 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_tells_of_a_client_alone_is_no_error() {
-        let said = "Fail to proxy: Downstream ReadError context: while reading request headers";
-        let level = |target, message| level_of(Level::Error, target, message);
-        assert_eq!(level("pingora_proxy", said), Level::Debug);
-        assert_eq!(level("quota_proxy::proxy", said), Level::Error);
+    fn a_client_that_fails_is_no_error_of_ours() {
+        let listening = "pingora_core::services::listening";
+        let of = |target, message| level(Level::Error, target, message);
+        let failed = "Downstream handshake error from 1.2.3.4:5: TLSHandshakeFailure";
+        assert_eq!(of(listening, failed), Level::Info);
         assert_eq!(
-            level("pingora_proxy", "Fail to proxy: Upstream"),
+            of(listening, "Accept() failed too many files"),
             Level::Error
         );
+        assert_eq!(of("quota_proxy::store", failed), Level::Error);
+        let broken_off =
+            "Fail to proxy: Downstream ReadError context: while reading request headers";
+        assert_eq!(of("pingora_proxy", broken_off), Level::Debug);
+        assert_eq!(of("pingora_proxy", "Fail to proxy: Upstream"), Level::Error);
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub struct Process {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
     pub edge: SocketAddr,
+    /// Where the edge listens with TLS, in the order of its configuration.
+    pub tls: Vec<SocketAddr>,
     pub admin: SocketAddr,
 }
 
@@ -53,6 +55,7 @@ impl Process {
             child,
             lines,
             edge: none,
+            tls: Vec::new(),
             admin: none,
         };
         let start = Instant::now();
@@ -70,8 +73,11 @@ impl Process {
                 said()
             );
             tokio::time::sleep(Duration::from_millis(2)).await;
-            process.edge = process.listening("edge").unwrap_or(none);
-            process.admin = process.listening("admin").unwrap_or(none);
+            let first = |found: Vec<SocketAddr>| found.first().copied().unwrap_or(none);
+            process.edge = first(process.listening("http", "edge"));
+            process.tls = process.listening("https", "edge");
+            // It says this last.
+            process.admin = first(process.listening("http", "admin"));
         }
         process
     }
@@ -116,13 +122,15 @@ impl Process {
         .await
     }
 
-    /// From the line `listening on http://127.0.0.1:PORT (edge)`.
-    fn listening(&self, what: &str) -> Option<SocketAddr> {
-        let ending = format!(" ({what})");
+    /// From lines as `listening on http://127.0.0.1:PORT (edge)`.
+    fn listening(&self, scheme: &str, what: &str) -> Vec<SocketAddr> {
+        let (beginning, ending) = (format!("listening on {scheme}://"), format!(" ({what})"));
         let lines = self.lines.lock().unwrap();
-        let line = lines.iter().find(|line| line.ends_with(&ending))?;
-        let (_, address) = line.split_once("listening on http://")?;
-        address.strip_suffix(&ending)?.parse().ok()
+        let address = |line: &String| {
+            let (_, address) = line.split_once(&beginning)?;
+            address.strip_suffix(&ending)?.parse().ok()
+        };
+        lines.iter().filter_map(address).collect()
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::screen::Screen;
 use super::serve;
 use crate::config::{self, Config};
-use crate::server;
+use crate::server::{self, Engine};
 use crate::store::{Record, Store};
 
 /// Records of one batch.
@@ -76,7 +76,8 @@ fn loaded(path: Option<&Path>) -> Result<Config, String> {
 
 /// The configured store, answering.
 async fn opened(config: &Config) -> Result<Arc<dyn Store>, String> {
-    let store = server::open_store(config).map_err(|fault| fault.to_string())?;
+    let store = Engine::open(config, false).map_err(|fault| fault.to_string())?;
+    let store = store.store();
     store.ping().await.map_err(|fault| fault.to_string())?;
     Ok(store)
 }

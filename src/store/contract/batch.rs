@@ -12,6 +12,13 @@ on_every_engine!(
     charged_events_are_listed_apart,
 );
 
+on_engine!(
+    handed:
+    a_batch_is_booked_in_one_step,
+    a_void_batch_charges_nothing,
+    everything_asked_is_a_call,
+);
+
 const ITEMS: [i64; 3] = [1, 2, 3];
 
 /// A reservation of as many requests as the items draw.

@@ -17,6 +17,20 @@ on_every_engine!(
     records_survive_a_restart,
 );
 
+on_engine!(
+    handed:
+    keys_are_found_by_their_secret,
+    versions_guard_changes,
+    secrets_are_unique,
+    a_rotated_secret_lives_its_grace,
+    deleted_keys,
+    listings_are_in_order_of_creation,
+    groups_are_kept,
+    settings_are_made_once,
+    the_audit_log_is_newest_first,
+    records_survive_a_restart,
+);
+
 async fn keys_are_found_by_their_secret(h: Harness) {
     let caller = h.key(Quotas::default()).await;
     let record = &caller.record;

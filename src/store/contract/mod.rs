@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use self::engines::Engine;
+use super::movable::MovableStore;
 use super::{
     GroupRecord, LostReservation, Settlement, Store, SumBy, SumQuery, UsageEvent, UsageQuery,
 };
@@ -30,6 +31,7 @@ mod engines;
 #[path = "../../../tests/support/fault_proxy.rs"]
 mod fault_proxy;
 mod file;
+mod handed;
 mod invariants;
 mod keys;
 mod leases;
@@ -111,6 +113,8 @@ struct Harness {
     clock: TestClock,
     engine: Engine,
     policy: LostReservation,
+    /// The store that has the books, where they were handed over.
+    after: Option<Arc<MovableStore>>,
 }
 
 impl Harness {
@@ -131,6 +135,7 @@ impl Harness {
             clock,
             engine,
             policy,
+            after: None,
         }
     }
 
@@ -154,13 +159,20 @@ impl Harness {
             clock: self.clock.clone(),
             engine,
             policy: self.policy,
+            after: None,
         }
     }
 
     /// An orderly stop and a new start.
     async fn restart(&mut self) {
         self.store.close().await;
-        self.store = self.engine.open(self.clock.reading(), self.policy).await;
+        match self.after.take() {
+            Some(after) => {
+                after.close().await;
+                self.hand_over_anew().await;
+            }
+            None => self.store = self.engine.open(self.clock.reading(), self.policy).await,
+        }
     }
 
     /// The process dies, and its reservations with it: the next store of a file finds them there, on
@@ -248,7 +260,7 @@ impl Harness {
 
     async fn assert_sound(&self) {
         let found = self.store.invariants().await.unwrap();
-        let ids: Vec<&str> = found.checks.iter().map(|check| check.id).collect();
+        let ids: Vec<&str> = found.checks.iter().map(|check| &*check.id).collect();
         assert_eq!(ids, ["I1", "I2", "I3", "I4", "I5"]);
         for check in found.checks {
             assert!(check.holds && check.violations == 0, "{check:?}");

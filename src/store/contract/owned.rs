@@ -9,6 +9,13 @@ on_every_engine!(
     figures_of_many_keys_are_those_of_each,
 );
 
+on_engine!(
+    handed:
+    owners_see_their_keys,
+    keys_are_found_by_number,
+    figures_of_many_keys_are_those_of_each,
+);
+
 async fn page(h: &Harness, query: KeyQuery) -> (Vec<KeyId>, i64) {
     let page = h.store.list_keys(query).await.unwrap();
     (page.items.iter().map(|key| key.id).collect(), page.total)

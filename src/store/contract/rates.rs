@@ -14,6 +14,15 @@ on_every_engine!(
     limits_are_reported_in_order,
 );
 
+on_engine!(
+    handed:
+    requests_per_minute_refill_evenly,
+    tokens_per_minute_never_brick_a_large_request,
+    concurrency_counts_running_exchanges,
+    draws_are_not_rate_limited,
+    limits_are_reported_in_order,
+);
+
 async fn windows_reset_and_old_holds_settle_in_theirs(h: Harness) {
     let caller = h.key(tokens(100, Period::Daily)).await;
     let old = caller.ask(10, 40);

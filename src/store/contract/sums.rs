@@ -7,6 +7,8 @@ use crate::time::DAY_MS;
 
 on_every_engine!(sums_are_those_of_the_events, sums_outlive_the_events);
 
+on_engine!(handed: sums_are_those_of_the_events);
+
 pub(super) const BY: [SumBy; 5] = [
     SumBy::Key,
     SumBy::Model,

@@ -12,6 +12,13 @@ on_every_engine!(
     usual_output_needs_twenty_answers,
 );
 
+on_engine!(
+    handed:
+    an_event_is_read_back_as_it_was_booked,
+    pages_are_newest_first_with_exact_totals,
+    rollups_add_up,
+);
+
 async fn an_event_is_read_back_as_it_was_booked(h: Harness) {
     let caller = h.key(Quotas::default()).await;
     let ask = caller.ask(3, 4);

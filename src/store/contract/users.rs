@@ -11,6 +11,15 @@ on_every_engine!(
     ended_sessions_stay_ended,
 );
 
+on_engine!(
+    handed:
+    users_are_found_by_name_and_address,
+    a_login_is_one_users,
+    versions_guard_changes_of_users,
+    users_are_listed_in_order_of_creation,
+    ended_sessions_stay_ended,
+);
+
 pub(super) fn user(name: &str) -> UserRecord {
     UserRecord {
         id: Uuid::new_v4(),

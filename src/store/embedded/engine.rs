@@ -268,8 +268,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn close(&self) {
-        // The writer says so when the last of it is written; joining it after that does not block.
-        drop(self.shared.flush().await);
-        self.shut();
+        self.let_go().await;
+        self.readers.stop();
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, Row};
 use uuid::Uuid;
 
+use super::EmbeddedOptions;
 use super::directory::Directory;
 use super::people::People;
 use super::rows::period_text;
@@ -15,9 +16,7 @@ use crate::quota::bucket::Bucket;
 use crate::quota::counters::{Count, Counters};
 use crate::quota::ledger::Ledger;
 use crate::quota::window::Window;
-use crate::quota::{
-    Amounts, Hold, LostReservation, Period, Reservation, ReservationId, Scope, Subject,
-};
+use crate::quota::{Amounts, Hold, Period, Reservation, ReservationId, Scope, Subject};
 use crate::store::file::fault;
 use crate::store::usage_log::{Booked, event_of_lost};
 use crate::store::{GroupRecord, KeyActivity, StoreError, StoreResult, UserRecord};
@@ -97,12 +96,12 @@ pub(super) fn key_of(row: &Row<'_>) -> StoreResult<Result<KeyRecord, (KeyId, i64
     Ok(Ok(record))
 }
 
-/// Counters, and reservations still open; these are resolved at once by the policy, so that nothing
-/// stays held that nobody will settle.
+/// Counters, and reservations still open. Unless they are adopted, these are resolved at once by the
+/// policy, so that nothing stays held that nobody will settle.
 pub(super) fn state(
     connection: &Connection,
     directory: &Directory,
-    policy: LostReservation,
+    options: &EmbeddedOptions,
     now: Moment,
 ) -> StoreResult<State> {
     let scopes = directory.scopes_by_number();
@@ -122,8 +121,17 @@ pub(super) fn state(
             activities.insert(*id, activity);
         }
     }
-    restore_reservations(connection, &scopes, &mut ledger)?;
-    let lost = ledger.abandon_all(now, policy);
+    for (reservation, serial) in reservations(connection, &scopes)? {
+        if options.adopt {
+            ledger.adopt_reservation(reservation, serial, now);
+        } else {
+            ledger.restore_reservation(reservation, serial);
+        }
+    }
+    let lost = match options.adopt {
+        true => Vec::new(),
+        false => ledger.abandon_all(now, options.lost_reservation),
+    };
     let mut state = State::new(ledger);
     state.activity = activities;
     for lost in lost {
@@ -136,20 +144,21 @@ pub(super) fn state(
     Ok(state)
 }
 
-fn restore_reservations(
+/// Reservations and their serials, in the order they were opened.
+fn reservations(
     connection: &Connection,
     scopes: &HashMap<i64, Scope>,
-    ledger: &mut Ledger,
-) -> StoreResult<()> {
+) -> StoreResult<Vec<(Reservation, i64)>> {
     let mut statement = connection
         .prepare("SELECT * FROM reservations ORDER BY serial")
         .map_err(fault)?;
     let mut rows = statement.query([]).map_err(fault)?;
+    let mut reservations = Vec::new();
     while let Some(row) = rows.next().map_err(fault)? {
         let serial: i64 = row.get("serial").map_err(fault)?;
-        ledger.restore_reservation(reservation_of(row, scopes)?, serial);
+        reservations.push((reservation_of(row, scopes)?, serial));
     }
-    Ok(())
+    Ok(reservations)
 }
 
 pub(super) fn counters_of(

@@ -60,6 +60,9 @@ pub struct EmbeddedOptions {
     pub lost_reservation: LostReservation,
     /// How long to wait for another process to let go of the file.
     pub patience: Duration,
+    /// The reservations in the file still run, in the process that hands it over: each keeps its
+    /// hold, and its lease begins anew.
+    pub adopt: bool,
     pub clock: Clock,
 }
 
@@ -69,6 +72,7 @@ impl Default for EmbeddedOptions {
             sync_full: false,
             lost_reservation: LostReservation::default(),
             patience: Duration::ZERO,
+            adopt: false,
             clock: state::system_clock(),
         }
     }
@@ -80,6 +84,7 @@ impl fmt::Debug for EmbeddedOptions {
             .field("sync_full", &self.sync_full)
             .field("lost_reservation", &self.lost_reservation)
             .field("patience", &self.patience)
+            .field("adopt", &self.adopt)
             .finish_non_exhaustive()
     }
 }
@@ -100,7 +105,8 @@ impl fmt::Debug for EmbeddedStore {
 
 impl EmbeddedStore {
     /// Opens the file, creating it where there is none. Every reservation that a dead process left
-    /// in it is resolved here, by `lost_reservation`, with an event whose reason is `edge_died`.
+    /// in it is resolved here, by `lost_reservation`, with an event whose reason is `edge_died`; those
+    /// of a living one are adopted instead where the options say so.
     /// Starts threads: call it after a daemon's fork.
     ///
     /// # Errors
@@ -111,7 +117,7 @@ impl EmbeddedStore {
         schema::migrate(&mut connection)?;
         let now = (options.clock)();
         let directory = load::directory(&connection, now.wall)?;
-        let state = load::state(&connection, &directory, options.lost_reservation, now)?;
+        let state = load::state(&connection, &directory, &options, now)?;
         let shared = Arc::new(Shared {
             options,
             directory: RwLock::new(directory),
@@ -136,17 +142,36 @@ impl EmbeddedStore {
         }))
     }
 
-    /// Writes out what is pending, ends the threads and lets go of the file. Blocks for that long.
-    fn shut(&self) {
-        self.shared.state.lock().closed = true;
+    /// Writes out what is pending and lets go of the file, for another process to write it. What is
+    /// still open is left open in it. Queries that run go on; every other call is `Unavailable` then.
+    /// Blocks the thread for the last commit.
+    pub async fn let_go(&self) {
+        // The writer says so when the last of it is written; joining it after that does not block long.
+        drop(self.shared.flush().await);
+        self.end_writing();
+    }
+
+    /// Blocks until what is pending is written.
+    fn end_writing(&self) {
+        {
+            let mut state = self.shared.state.lock();
+            if !state.closed {
+                state.note_drawn_on();
+            }
+            state.closed = true;
+        }
         self.shared.work.notify_all();
         self.shared.rest.notify_all();
         for thread in self.threads.lock().drain(..) {
             // A thread that panicked has nothing left to write.
             drop(thread.join());
         }
-        self.readers.stop();
         drop(self.ownership.lock().take());
+    }
+
+    fn shut(&self) {
+        self.end_writing();
+        self.readers.stop();
     }
 }
 

@@ -239,6 +239,14 @@ impl State {
         first
     }
 
+    /// Scopes that running exchanges drew on: what is left in their per-minute buckets is written
+    /// with the rest, for who opens the file next.
+    pub fn note_drawn_on(&mut self) {
+        let open = self.ledger.each_open();
+        let scopes = open.flat_map(|open| open.reservation.holds.iter().map(|hold| hold.scope));
+        self.pending.settled.dirty.extend(scopes);
+    }
+
     /// Takes note of windows that turned: their scopes are written with the reservations that are
     /// in them.
     pub fn note_turned(&mut self) {

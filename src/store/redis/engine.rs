@@ -163,8 +163,8 @@ impl Store for RedisStore {
 
     async fn reconcile(&self) -> StoreResult<Reconciled> {
         let lost = self.book_lost().await?;
-        let mut done = match &self.journal {
-            Some(journal) => self.take_home(journal).await?,
+        let mut done = match self.journal() {
+            Some(journal) => self.take_home(&journal).await?,
             None => Reconciled::default(),
         };
         done.exchanges += lost;
@@ -235,7 +235,7 @@ impl Store for RedisStore {
     async fn condition(&self) -> Condition {
         match self.ping().await {
             Ok(()) => Condition::Serving,
-            Err(_) if self.journal.is_some() => Condition::Degraded,
+            Err(_) if self.journal().is_some() => Condition::Degraded,
             Err(_) => Condition::Away,
         }
     }

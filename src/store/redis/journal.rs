@@ -141,6 +141,17 @@ impl Journal {
         write().map_err(disk).map(drop)
     }
 
+    /// Whether nothing waits here.
+    pub fn is_empty(&self) -> StoreResult<bool> {
+        let connection = self.connection.lock();
+        let read = || {
+            connection
+                .prepare_cached("SELECT NOT EXISTS (SELECT 1 FROM exchanges)")?
+                .query_row([], |row| row.get(0))
+        };
+        read().map_err(disk)
+    }
+
     /// Whether this exchange waits here, and how it began.
     pub fn admitted(&self, id: ReservationId) -> StoreResult<Option<Admitted>> {
         let connection = self.connection.lock();

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use self::atomic::Steps;
 use self::directory::Directory;
@@ -55,6 +55,7 @@ mod groups;
 mod inspect;
 mod invariants;
 mod journal;
+mod journal_owner;
 mod layout;
 mod link;
 mod listings;
@@ -155,8 +156,8 @@ pub struct RedisStore {
     /// Lost slices of any edge are ended with it.
     slice_step: SliceStep,
     restore_steps: RestoreSteps,
-    /// Where exchanges may be admitted without Redis.
-    journal: Option<Journal>,
+    /// Where exchanges may be admitted without Redis; `None` too when another process has it.
+    journal: RwLock<Option<Arc<Journal>>>,
     /// Those of them that have not ended.
     alone: Mutex<HashSet<ReservationId, RandomState>>,
     options: RedisOptions,
@@ -194,7 +195,7 @@ impl RedisStore {
             usual: Mutex::default(),
             flood: Mutex::default(),
             acknowledged: Acknowledgements::default(),
-            journal,
+            journal: RwLock::new(journal.map(Arc::new)),
             alone: Mutex::default(),
             options,
         }))

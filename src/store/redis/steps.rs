@@ -90,10 +90,10 @@ impl RedisStore {
                 }
                 Ok(reserved)
             }
-            Err(fault @ StoreError::Unavailable(_)) => match &self.journal {
+            Err(fault @ StoreError::Unavailable(_)) => match self.journal() {
                 Some(journal) => {
                     // Granted after all: should Redis hold it too, that is settled with it.
-                    let granted = self.admit_alone(journal, ask, home)?;
+                    let granted = self.admit_alone(&journal, ask, home)?;
                     asking.answered();
                     self.alone.lock().insert(ask.id);
                     Ok(granted)
@@ -133,7 +133,7 @@ impl RedisStore {
             .steps
             .top_up(&self.link, home, id, claims, more, self.now());
         match step.await {
-            Err(StoreError::Unavailable(_)) if self.journal.is_some() => Ok(true),
+            Err(StoreError::Unavailable(_)) if self.journal().is_some() => Ok(true),
             answer => answer,
         }
     }
@@ -169,11 +169,11 @@ impl RedisStore {
         }
         let running = self.running.lock().get(&id).copied();
         let alone = self.alone.lock().contains(&id);
-        let settled = match &self.journal {
-            Some(journal) if alone => self.settle_alone(journal, &settlement, None)?,
+        let settled = match self.journal() {
+            Some(journal) if alone => self.settle_alone(&journal, &settlement, None)?,
             journal => match (self.resolve_there(&settlement, running).await, journal) {
                 (Err(StoreError::Unavailable(_)), Some(journal)) => {
-                    self.settle_alone(journal, &settlement, running)?
+                    self.settle_alone(&journal, &settlement, running)?
                 }
                 (settled, _) => settled?,
             },

@@ -1,0 +1,160 @@
+//! Starts a new binary that is to take over, for `quota-proxy upgrade`: in this process's own place,
+//! with its rights and its environment, and only after the binary has checked the configuration.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use std::os::unix::process::CommandExt as _;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::UnixStream;
+
+use super::giver::Successor;
+use super::{Giver, Said};
+use crate::store::movable::frame;
+
+/// Longest wait for a binary to check the configuration.
+const CHECK: Duration = Duration::from_secs(30);
+/// Longest wait for a new process to have taken over.
+const START: Duration = Duration::from_secs(120);
+/// How often it is looked at whether the new process still lives.
+const LOOK: Duration = Duration::from_millis(50);
+
+impl Giver {
+    /// Answers one `quota-proxy upgrade`.
+    pub(super) async fn start(&self, binary: PathBuf, mut connection: UnixStream) {
+        let said = match self.upgrade_to(&binary, &mut connection).await {
+            Ok(successor) => Said::Done {
+                pid: successor.pid,
+                release: successor.release,
+            },
+            Err(why) => {
+                log::warn!("no upgrade to {}: {why}", binary.display());
+                Said::Refused(why)
+            }
+        };
+        // Where nobody waits for it the log has it.
+        drop(frame::send(&mut connection, &said).await);
+    }
+
+    async fn upgrade_to(
+        &self,
+        binary: &Path,
+        connection: &mut UnixStream,
+    ) -> Result<Successor, String> {
+        let Ok(_turn) = self.starting.try_lock() else {
+            return Err(String::from("another upgrade is under way"));
+        };
+        let checked = check(binary, self.source.as_deref()).await?;
+        say(connection, checked).await;
+        self.failure.lock().take();
+        let mut taken = self.taken.subscribe();
+        if let Some(successor) = &*taken.borrow_and_update() {
+            return Err(format!("process {} has taken over already", successor.pid));
+        }
+        let mut child = serve(binary, self.source.as_deref())
+            .map_err(|fault| format!("{} does not start: {fault}", binary.display()))?;
+        say(connection, format!("process {} is starting", child.id())).await;
+        let give_up_at = Instant::now() + START;
+        loop {
+            let word = tokio::time::timeout(LOOK, taken.changed()).await;
+            if word.is_ok()
+                && let Some(successor) = taken.borrow_and_update().clone()
+            {
+                return Ok(successor);
+            }
+            if let Ok(Some(status)) = child.try_wait() {
+                let why = self.failure.lock().take();
+                let why = why.unwrap_or_else(|| String::from("its log says why"));
+                return Err(format!("the new process has ended ({status}): {why}"));
+            }
+            if Instant::now() > give_up_at {
+                end(&mut child);
+                return Err(format!(
+                    "the new process did nothing for {} s",
+                    START.as_secs()
+                ));
+            }
+        }
+    }
+}
+
+async fn say(connection: &mut UnixStream, words: String) {
+    log::info!("upgrade: {words}");
+    // Whoever asked may have gone: it goes on all the same.
+    drop(frame::send(connection, &Said::Progress(words)).await);
+}
+
+/// Has the binary check the configuration that it will load.
+async fn check(binary: &Path, source: Option<&Path>) -> Result<String, String> {
+    let mut command = Command::new(binary);
+    let done = match source {
+        Some(source) => {
+            command.arg("check").arg("--config").arg(source);
+            format!("{} finds {} good", binary.display(), source.display())
+        }
+        None => {
+            command.arg("--version");
+            format!("{} answers", binary.display())
+        }
+    };
+    let output = output(command)
+        .await
+        .map_err(|fault| format!("{}: {fault}", binary.display()))?;
+    if output.status.success() {
+        return Ok(done);
+    }
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    Err(format!(
+        "{} does not accept the configuration ({}): {}",
+        binary.display(),
+        output.status,
+        said.trim()
+    ))
+}
+
+/// Runs a command to its end, or to the end of patience.
+async fn output(mut command: Command) -> Result<Output, String> {
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|fault| fault.to_string())?;
+    let pid = child.id();
+    let (done, is_done) = mpsc::channel();
+    let wait = move || drop(done.send(child.wait_with_output()));
+    std::thread::Builder::new()
+        .name(String::from("upgrade-check"))
+        .spawn(wait)
+        .map_err(|fault| fault.to_string())?;
+    let waited = tokio::task::spawn_blocking(move || is_done.recv_timeout(CHECK)).await;
+    match waited.map_err(|fault| fault.to_string())? {
+        Ok(output) => output.map_err(|fault| fault.to_string()),
+        Err(_) => {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            let killed = pid.map(|pid| kill_process(pid, Signal::KILL));
+            log::debug!("a check that hung was ended: {killed:?}");
+            Err(format!("no answer to a check for {} s", CHECK.as_secs()))
+        }
+    }
+}
+
+/// In a process group of its own: a terminal's Ctrl-C for this process is none for that one.
+fn serve(binary: &Path, source: Option<&Path>) -> std::io::Result<Child> {
+    let mut command = Command::new(binary);
+    command.args(["serve", "--upgrade"]);
+    if let Some(source) = source {
+        command.arg("--config").arg(source);
+    }
+    command.stdin(Stdio::null()).process_group(0).spawn()
+}
+
+fn end(child: &mut Child) {
+    if let Err(fault) = child.kill().and_then(|()| child.wait()) {
+        log::warn!("the new process could not be ended: {fault}");
+    }
+}

@@ -1,0 +1,157 @@
+//! The new process: takes sockets and books from the running one.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Pid, test_kill_process};
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
+
+use super::socket::{self, own_user};
+use super::{Asked, PATIENCE, PROTOCOL, Said, Slot};
+use crate::store::movable::frame;
+
+/// A connection to the process that runs, and what it has given so far.
+#[derive(Debug)]
+pub struct Taker {
+    runtime: Runtime,
+    connection: UnixStream,
+    /// The process that gives.
+    giver: i32,
+    books: Option<PathBuf>,
+    sockets: Vec<(Slot, OwnedFd)>,
+}
+
+impl Taker {
+    /// Asks for the sockets. The running process serves on.
+    ///
+    /// # Errors
+    /// Nobody is there to take over from, or it refuses.
+    pub fn ask(path: &Path) -> io::Result<Taker> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let asked = runtime.block_on(async {
+            let mut connection = socket::knock(path).await?;
+            let who = connection.peer_cred()?;
+            if who.uid() != own_user() {
+                let whose = format!("it is user {}'s: run this as that user", who.uid());
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, whose));
+            }
+            let take = Asked::Take {
+                protocol: PROTOCOL,
+                release: env!("CARGO_PKG_VERSION").to_owned(),
+            };
+            frame::send(&mut connection, &take).await?;
+            let Said::Sockets { slots, books } = hear(&mut connection).await? else {
+                return Err(out_of_turn());
+            };
+            let sockets = socket::receive(&connection).await?;
+            if sockets.len() != slots.len() {
+                return Err(out_of_turn());
+            }
+            let sockets = slots.into_iter().zip(sockets).collect();
+            Ok((connection, who.pid().unwrap_or_default(), books, sockets))
+        });
+        let (connection, giver, books, sockets) = asked?;
+        Ok(Taker {
+            runtime,
+            connection,
+            giver,
+            books,
+            sockets,
+        })
+    }
+
+    /// The socket that was made for this, once.
+    pub fn socket(&mut self, what: &str, asked: SocketAddr) -> Option<OwnedFd> {
+        let wanted = Slot {
+            what: what.to_owned(),
+            asked,
+        };
+        let at = self.sockets.iter().position(|(slot, _)| *slot == wanted)?;
+        Some(self.sockets.remove(at).1)
+    }
+
+    /// Waits until the running process has closed the books. From here on it waits for this one.
+    /// `file` is where this process would have its books.
+    ///
+    /// # Errors
+    /// Its books are elsewhere, it refuses, or has gone.
+    pub fn take_books(&mut self, file: Option<&Path>) -> io::Result<()> {
+        if self.books.as_deref() != file {
+            let named = |file: Option<&Path>| {
+                file.map_or_else(|| String::from("Redis"), |file| file.display().to_string())
+            };
+            let (theirs, ours) = (named(self.books.as_deref()), named(file));
+            return Err(io::Error::other(format!(
+                "its books are in {theirs}, the configuration has them in {ours}: a store is only changed by \
+                 a restart"
+            )));
+        }
+        let connection = &mut self.connection;
+        self.runtime.block_on(async {
+            frame::send(connection, &Asked::Books).await?;
+            match hear(connection).await? {
+                Said::Yours => Ok(()),
+                _ => Err(out_of_turn()),
+            }
+        })
+    }
+
+    /// Says that this process cannot, and why. It must end then.
+    pub fn give_up(mut self, why: &str) {
+        let failed = Asked::Failed(why.to_owned());
+        let told = frame::send(&mut self.connection, &failed);
+        // Where it cannot be told it learns of our end.
+        drop(self.runtime.block_on(told));
+    }
+
+    /// Says that this process can serve, and takes the word: it must begin at once then. What is returned is the runtime to go on
+    /// with, and the connection over which the old process's steps come; `None` where that process
+    /// has died meanwhile.
+    ///
+    /// # Errors
+    /// It did not let go: this process must end.
+    pub fn take_the_word(mut self) -> io::Result<(Runtime, Option<UnixStream>)> {
+        let connection = &mut self.connection;
+        let done = self.runtime.block_on(async {
+            frame::send(connection, &Asked::Ready).await?;
+            match hear(connection).await? {
+                Said::Go => frame::send(connection, &Asked::Thanks).await,
+                _ => Err(out_of_turn()),
+            }
+        });
+        match done {
+            Ok(()) => Ok((self.runtime, Some(self.connection))),
+            Err(_) if is_gone(self.giver) => Ok((self.runtime, None)),
+            Err(fault) => Err(fault),
+        }
+    }
+}
+
+fn is_gone(pid: i32) -> bool {
+    Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_err())
+}
+
+async fn hear(connection: &mut UnixStream) -> io::Result<Said> {
+    match patiently(connection).await? {
+        Said::Refused(why) => Err(io::Error::other(why)),
+        said => Ok(said),
+    }
+}
+
+async fn patiently<T: DeserializeOwned>(connection: &mut UnixStream) -> io::Result<T> {
+    let heard = tokio::time::timeout(PATIENCE, frame::receive(connection)).await;
+    heard.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)))
+}
+
+fn out_of_turn() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "it is of a release that this one cannot take over from; restart instead",
+    )
+}

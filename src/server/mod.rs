@@ -23,15 +23,13 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 
 use arc_swap::ArcSwap;
-use pingora::apps::HttpServerOptions;
-use pingora::proxy::ProxyServiceBuilder;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
 
 use crate::admin::{self, AdminState, EdgePort};
 use crate::config::Config;
 use crate::exchange::{Desk, Live, Settler};
-use crate::proxy::{self, Edge};
+use crate::proxy::{self, Edge, door};
 use crate::store::{Store, StoreError};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log as logging;
@@ -342,10 +340,7 @@ impl Prepared {
             EdgePort::new(router.clone(), Arc::clone(&desk)),
             closing.active(),
         );
-        let mut service = ProxyServiceBuilder::new(&server.configuration, proxy)
-            .name("edge")
-            .server_options(edge_options())
-            .build();
+        let mut service = door::service(&server.configuration, proxy);
         for bound in &edge {
             service.add_tcp(&bound.endpoint());
         }
@@ -383,13 +378,6 @@ fn announce(edge: &[Bound], tls: &[Bound], admin: &Bound, out: &mut dyn Write) -
     }
     writeln!(out, "listening on http://{} (admin)", admin.addr())?;
     out.flush()
-}
-
-fn edge_options() -> HttpServerOptions {
-    let mut options = HttpServerOptions::default();
-    options.h2c = true;
-    options.h2_idle_timeout = Some(std::time::Duration::from_secs(120));
-    options
 }
 
 /// Installs the process's logger; a second call changes only the level.

@@ -40,6 +40,8 @@ pub struct Ctx {
     pub request_size: usize,
     /// Of a body that is streamed.
     pub tempo: Option<Tempo>,
+    /// A streamed body has been sent.
+    pub uploaded: bool,
     pub exchange: Option<Exchange>,
     /// `include_usage` was asked for in the client's place: its chunk is taken out of the answer.
     pub strip_usage_chunk: bool,
@@ -86,6 +88,7 @@ impl Ctx {
             share: None,
             request_size: 0,
             tempo: None,
+            uploaded: false,
             exchange: None,
             strip_usage_chunk: false,
             same_peer_again: false,

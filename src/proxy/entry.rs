@@ -108,10 +108,7 @@ impl Edge {
             hold(ctx, kept, &mut exchange, &mut share, max_buffered);
         }
         ctx.share = Some(share);
-        if !matches!(ctx.body, Body::Held(_)) && !session.as_mut().is_body_done() {
-            ctx.tempo = Some(Tempo::until(ctx.deadline));
-            late::expect_body(session, ctx);
-        }
+        upload_begins(session, ctx);
         let drain = config.quota.on_client_gone == OnClientGone::Drain && exchange.is_metered();
         let needs_relay = drain || exchange.waits_differ();
         let replays = read.replays && !(needs_relay && matches!(ctx.body, Body::Held(_)));
@@ -137,12 +134,14 @@ impl Edge {
             let why = "the upload is too large";
             return Error::e_explain(ErrorType::HTTPStatus(413), why).map_err(Error::into_down);
         }
-        let Some(tempo) = &mut ctx.tempo else {
+        let (Some(tempo), Some(exchange)) = (&mut ctx.tempo, &ctx.exchange) else {
             return Ok(());
         };
+        let first_byte = exchange.route().pool.config.timeouts.first_byte;
         if end {
             ctx.tempo = None;
-            late::begin(session, ctx);
+            ctx.uploaded = true;
+            late::expect_answer(session, ctx.deadline, first_byte);
         } else if tempo.due() <= Instant::now() {
             return Err(late::slow_body());
         } else {
@@ -150,6 +149,14 @@ impl Edge {
             late::expect_body(session, ctx);
         }
         Ok(())
+    }
+}
+
+/// From here on a body that is streamed has its time.
+fn upload_begins(session: &mut Session, ctx: &mut Ctx) {
+    if !matches!(ctx.body, Body::Held(_)) && !session.as_mut().is_body_done() {
+        ctx.tempo = Some(Tempo::until(ctx.deadline));
+        late::expect_body(session, ctx);
     }
 }
 

@@ -36,6 +36,14 @@ pub fn expect_body(session: &Session, ctx: &Ctx) {
     }
 }
 
+/// A streamed body is sent: the answer, or more of it, must come in this time. Where both its sides are
+/// streams, no time-out of Pingora's can tell them apart.
+pub fn expect_answer(session: &Session, deadline: Instant, allowed: Duration) {
+    if let Some(watch) = watch(&session.downstream_session) {
+        watch.request_until((Instant::now() + allowed).min(deadline + AFTER_ALL));
+    }
+}
+
 /// The request is over, and its connection may bring another.
 pub fn end(session: &Session) {
     if let Some(watch) = watch(&session.downstream_session) {

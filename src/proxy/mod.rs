@@ -2,6 +2,7 @@
 //!
 //! | phase | file |
 //! |---|---|
+//! | a connection, an HTTP/2 stream | `door`: under a `watch`, which ends what takes too long |
 //! | `request_filter` | `facts` (head), `entry` (body, then the exchange is opened), `local` (answered here), `relay` |
 //! | `upstream_peer` | `peer`, `addresses`; `edit` makes the body of another pool |
 //! | `upstream_request_filter` | `headers` |
@@ -10,6 +11,7 @@
 //! | `response_filter` | `headers`; the exchange chooses its meter |
 //! | `response_body_filter` | the exchange's meter; `cut` |
 //! | `fail_to_proxy` | `reply` |
+//! | whose time is over | `tempo` (a body), `pace` (an upstream), `late` (who was it) |
 //! | `logging` | `finish`: the exchange is closed, one line and its metrics |
 
 mod active;
@@ -320,6 +322,10 @@ impl ProxyHttp for Edge {
         };
         if Instant::now() > ctx.deadline {
             return Err(late::too_long());
+        }
+        if ctx.uploaded {
+            let idle = exchange.route().pool.config.timeouts.idle;
+            late::expect_answer(session, ctx.deadline, idle);
         }
         let chunk = body.clone().unwrap_or_default();
         if session.response_written().is_none() && verdict::tells_empty_account(exchange, &chunk) {

@@ -64,6 +64,10 @@ impl Edge {
         let mut http = self
             .trust
             .http_peer(&peer, &pool.config, address, connect, longest);
+        if ctx.tempo.is_some() {
+            // No answer is due before the upload has ended; then `late` waits for it.
+            http.options.read_timeout = Some(longest);
+        }
         if ctx
             .facts
             .as_ref()

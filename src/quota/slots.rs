@@ -25,11 +25,13 @@ impl Ledger {
 
     /// Puts back a reservation whose exchange goes on in the process that had these books before. Its
     /// lease begins anew.
-    pub fn adopt_reservation(&mut self, reservation: Reservation, serial: i64, now: Moment) {
-        let lease_ms = reservation
-            .expires_at
-            .0
-            .saturating_sub(reservation.opened_at.0);
+    pub fn adopt_reservation(
+        &mut self,
+        reservation: Reservation,
+        serial: i64,
+        lease_ms: i64,
+        now: Moment,
+    ) {
         let deadline_ms = now.steady_ms.saturating_add(lease_ms);
         // What outlives a step and is written is an exchange; draws that no rate rules never do.
         self.put_back(reservation, serial, true, deadline_ms);
@@ -46,12 +48,18 @@ impl Ledger {
             .holds
             .first()
             .map_or(Amounts::ZERO, |hold| hold.amounts);
-        for hold in &mut reservation.holds {
+        let mut tokens_taken = [None; MAX_SCOPES];
+        for (hold, taken) in reservation.holds.iter_mut().zip(&mut tokens_taken) {
             hold.rate_limited = running;
             let slot = self.slot(hold.scope);
             let counters = &mut self.counters[slot];
             counters.hold_more(hold.amounts, &hold.windows);
-            counters.running += i64::from(running);
+            if running {
+                counters.running += 1;
+                // What it drew when it was opened, as far as the limit is the same still.
+                let bucket = counters.tokens_bucket.as_ref();
+                *taken = bucket.map(|bucket| held.tokens.min(bucket.limit()));
+            }
         }
         self.next_serial = self.next_serial.max(serial);
         let granted = Size {
@@ -59,7 +67,7 @@ impl Ledger {
             output_tokens: 0,
             output_left: 0,
         };
-        self.insert(reservation, granted, [None; MAX_SCOPES], deadline_ms);
+        self.insert(reservation, granted, tokens_taken, deadline_ms);
     }
 
     pub fn counters(&self, scope: Scope) -> Option<&Counters> {

@@ -1,14 +1,16 @@
 //! The configured store, opened; and what of it only one process may have, on its way to another.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 
 use super::StartError;
+use super::upgrade::Books;
 use crate::config::{Config, OnUnavailable, QuotaConfig, RedisConfig, RedisMode, StoreConfig};
-use crate::store::embedded::EmbeddedOptions;
+use crate::store::embedded::{EmbeddedOptions, SCHEMA_VERSION};
 use crate::store::movable::{HandedOut, MovableStore};
 use crate::store::redis::{LinkOptions, RedisOptions, RedisStore, SliceOptions, Topology};
 use crate::store::{Store, StoreResult};
@@ -41,10 +43,11 @@ impl Engine {
                 let options = EmbeddedOptions {
                     sync_full: *sync_full,
                     lost_reservation: config.quota.lost_reservation,
-                    adopt,
+                    adopt: adopt.then_some(config.quota.reservation_ttl),
                     ..EmbeddedOptions::default()
                 };
-                let store = MovableStore::open(path.clone(), options);
+                let lease = config.quota.reservation_ttl;
+                let store = MovableStore::open(path.clone(), options, lease);
                 store.map(Engine::Embedded).map_err(StartError::Store)
             }
             StoreConfig::Redis(redis) => {
@@ -61,10 +64,10 @@ impl Engine {
         }
     }
 
-    /// The file that the books are in, whole path; `None` where they are in Redis.
-    pub fn file(&self) -> Option<PathBuf> {
+    /// The file that the books are in; `None` where they are in Redis.
+    pub fn books(&self) -> Option<Books> {
         match self {
-            Engine::Embedded(store) => Some(whole(store.path())),
+            Engine::Embedded(store) => Some(books_at(store.path())),
             Engine::Redis(_) => None,
         }
     }
@@ -75,7 +78,7 @@ impl Engine {
     /// `Unavailable` where something in it must be done first; nothing has changed then.
     pub async fn lend(&self) -> StoreResult<Option<Lent>> {
         match self {
-            Engine::Embedded(store) => Ok(store.hand_out().await.map(Lent::Books)),
+            Engine::Embedded(store) => Ok(store.hand_out().await?.map(Lent::Books)),
             Engine::Redis(store) => {
                 store.hand_out_journal().await?;
                 Ok(Some(Lent::Journal(Arc::clone(store))))
@@ -85,17 +88,20 @@ impl Engine {
 }
 
 /// The file that the books of this configuration are in; `None` where they are in Redis.
-pub fn file_of(config: &StoreConfig) -> Option<PathBuf> {
+pub fn books_of(config: &StoreConfig) -> Option<Books> {
     match config {
-        StoreConfig::Embedded { path, .. } => Some(whole(path)),
+        StoreConfig::Embedded { path, .. } => Some(books_at(path)),
         StoreConfig::Redis(_) => None,
     }
 }
 
 /// The same for two names of one file, as far as it is there.
-fn whole(path: &Path) -> PathBuf {
-    let canonical = path.canonicalize();
-    canonical.unwrap_or_else(|_| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+fn books_at(path: &Path) -> Books {
+    let whole = path.canonicalize().or_else(|_| std::path::absolute(path));
+    Books {
+        file: whole.unwrap_or_else(|_| path.to_owned()),
+        schema: SCHEMA_VERSION,
+    }
 }
 
 impl Lent {
@@ -111,14 +117,15 @@ impl Lent {
     }
 
     /// The other process has it. What runs here is settled there, over this connection, which stays
-    /// open for as long as this process lives. Call it on a runtime that does, too.
-    pub fn follow(self, mut connection: UnixStream) {
+    /// open for as long as this process lives. Call it on a runtime that does, too. What is returned
+    /// ends with the other process.
+    pub fn follow(self, mut connection: UnixStream) -> JoinHandle<()> {
         match self {
             Lent::Books(books) => books.follow(connection),
-            // Nothing comes. That it ends tells the other process when this one has gone.
-            Lent::Journal(_) => drop(tokio::spawn(async move {
+            // Nothing comes but its end.
+            Lent::Journal(_) => tokio::spawn(async move {
                 drop(connection.read_u8().await);
-            })),
+            }),
         }
     }
 }

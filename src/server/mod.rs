@@ -23,15 +23,13 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 
 use arc_swap::ArcSwap;
-use pingora::apps::HttpServerOptions;
-use pingora::proxy::ProxyServiceBuilder;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
 
 use crate::admin::{self, AdminState, EdgePort};
 use crate::config::Config;
 use crate::exchange::{Desk, Live, Settler};
-use crate::proxy::{self, Edge};
+use crate::proxy::{self, Edge, door};
 use crate::store::{Store, StoreError};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log as logging;
@@ -176,6 +174,7 @@ fn build(
         sockets.map(Bound::duplicate).collect::<io::Result<_>>()?,
         engine,
         source.clone(),
+        Arc::clone(&draining),
     ));
     let signals = Signals::new(
         Arc::clone(&draining),
@@ -217,8 +216,8 @@ fn open_books(config: &Config, taker: Option<&mut Taker>) -> Result<Engine, Star
     if let Some(taker) = taker {
         let path = config.server.upgrade_sock.clone();
         let refused = |cause| StartError::TakeOver { path, cause };
-        let file = engine::file_of(&config.store);
-        taker.take_books(file.as_deref()).map_err(refused)?;
+        let books = engine::books_of(&config.store);
+        taker.take_books(books.as_ref()).map_err(refused)?;
     }
     Engine::open(config, adopt)
 }
@@ -342,10 +341,7 @@ impl Prepared {
             EdgePort::new(router.clone(), Arc::clone(&desk)),
             closing.active(),
         );
-        let mut service = ProxyServiceBuilder::new(&server.configuration, proxy)
-            .name("edge")
-            .server_options(edge_options())
-            .build();
+        let mut service = door::service(&server.configuration, proxy);
         for bound in &edge {
             service.add_tcp(&bound.endpoint());
         }
@@ -383,13 +379,6 @@ fn announce(edge: &[Bound], tls: &[Bound], admin: &Bound, out: &mut dyn Write) -
     }
     writeln!(out, "listening on http://{} (admin)", admin.addr())?;
     out.flush()
-}
-
-fn edge_options() -> HttpServerOptions {
-    let mut options = HttpServerOptions::default();
-    options.h2c = true;
-    options.h2_idle_timeout = Some(std::time::Duration::from_secs(120));
-    options
 }
 
 /// Installs the process's logger; a second call changes only the level.

@@ -141,7 +141,10 @@ impl Closing {
     /// Exchanges that were cut hand their settlements over while their threads still end.
     async fn settle_what_is_left(&self) {
         let deadline = Instant::now() + LAST_SETTLEMENTS;
-        while self.settler.running() > 0 && Instant::now() < deadline {
+        // A process before this one whose steps are served here counts as active: what it cuts is settled
+        // in these books too.
+        let open = || self.settler.running() > 0 || self.active.count() > 0;
+        while open() && Instant::now() < deadline {
             // Where the service still has the queue, it works it off itself.
             if let Ok(mut queue) = self.queue.try_lock() {
                 queue.drain(&*self.store).await;

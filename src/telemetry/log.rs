@@ -32,6 +32,9 @@ const QUOTING: [&str; 8] = [
     "nexpected task",
 ];
 
+/// How lines of Pingora begin that tell of a client alone: one that left, was too slow or spoke no HTTP.
+const OF_CLIENTS: [&str; 2] = ["Fail to proxy: Downstream ", "H2 handshake error "];
+
 /// Libraries that tell the operator nothing at `info`.
 const QUIET: [&str; 5] = ["h2", "hyper", "hyper_util", "rustls", "reqwest"];
 
@@ -76,12 +79,12 @@ impl Log for StderrLog {
             return;
         }
         let message = record.args().to_string();
-        let line = line(
-            level(record.level(), record.target(), &message),
-            record.target(),
-            &message,
-            (!self.journald).then(UnixMs::now),
-        );
+        let level = level(record.level(), record.target(), &message);
+        if level > log::max_level() {
+            return;
+        }
+        let at = (!self.journald).then(UnixMs::now);
+        let line = line(level, record.target(), &message, at);
         // A closed stderr must not stop an exchange.
         drop(std::io::stderr().lock().write_all(line.as_bytes()));
     }
@@ -100,13 +103,18 @@ fn most_verbose(target: &str) -> LevelFilter {
     }
 }
 
-/// The level of a line. Pingora calls every client that does not come through its TLS handshake an
-/// error: a port scan would wake the operator, who can do nothing about it.
+/// The level of a line. Pingora calls every client an error that does not come through its TLS
+/// handshake, or breaks off: a port scan would wake the operator, who can do nothing about it, and
+/// clients that are slow on purpose would fill the disk.
 fn level(said: Level, target: &str, message: &str) -> Level {
-    let of_client = message.starts_with("Downstream handshake");
-    match of_client && is_within(target, "pingora_core::services::listening") {
-        true => Level::Info,
-        false => said,
+    let begins_as = |lines: &[&str]| lines.iter().any(|begin| message.starts_with(begin));
+    let of_client = begins_as(&["Downstream handshake"]);
+    if of_client && is_within(target, "pingora_core::services::listening") {
+        Level::Info
+    } else if begins_as(&OF_CLIENTS) && !is_within(target, OWN) {
+        Level::Debug
+    } else {
+        said
     }
 }
 
@@ -237,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_fails_its_handshake_is_no_error_of_ours() {
+    fn a_client_that_fails_is_no_error_of_ours() {
         let listening = "pingora_core::services::listening";
         let of = |target, message| level(Level::Error, target, message);
         let failed = "Downstream handshake error from 1.2.3.4:5: TLSHandshakeFailure";
@@ -247,6 +255,10 @@ mod tests {
             Level::Error
         );
         assert_eq!(of("quota_proxy::store", failed), Level::Error);
+        let broken_off =
+            "Fail to proxy: Downstream ReadError context: while reading request headers";
+        assert_eq!(of("pingora_proxy", broken_off), Level::Debug);
+        assert_eq!(of("pingora_proxy", "Fail to proxy: Upstream"), Level::Error);
     }
 
     #[test]

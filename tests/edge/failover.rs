@@ -1,7 +1,7 @@
 //! Peers and pools that fail: who is asked next, how often, and what it costs.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quota_proxy::cli::fake_upstream::Options;
 use quota_proxy::cli::fake_upstream::control::Control;
@@ -314,6 +314,41 @@ async fn one_probe_reopens_a_peer() {
     let second = tokio::time::timeout(Duration::from_millis(1), listener.accept()).await;
     assert!(second.is_err());
     assert!(rig.process().output().contains("is in rotation"));
+}
+
+/// A probe whose client leaves has shown nothing: the next exchange is the probe, at once.
+#[tokio::test]
+async fn a_probe_whose_client_left_is_given_back() {
+    let (closed, refused) = refusing();
+    let rig = in_order(&[&refused, "{fake0}"])
+        .fake(Options::default())
+        .set("pools.0.cooldown", json!({"failures": 1, "for": "100ms"}))
+        .start()
+        .await;
+    let key = rig.admin().key(0).await;
+    assert_eq!(ask(&rig, &key).await, 200);
+    is_in_state(&rig, 0, "doubtful").await;
+    let listener = closed.listen(64).unwrap();
+    let bearer = format!("Bearer {}", key.secret);
+    let body = chat("gpt-4o").to_string();
+    for _ in 0..3 {
+        let mut client = rig.wire().await;
+        let headers = [("authorization", bearer.as_str())];
+        client.post(CHAT, &headers, body.as_bytes()).await;
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut peer = Wire::over(stream);
+        peer.request().await.unwrap();
+        assert_eq!(peer_state(&rig, 0, 0).await["state"], "resting");
+        let left = Instant::now();
+        client.close();
+        is_in_state(&rig, 0, "doubtful").await;
+        assert!(
+            left.elapsed() < Duration::from_secs(15),
+            "{:?}",
+            left.elapsed()
+        );
+    }
+    assert_eq!(rig.fakes()[0].ledger().await.requests, 1);
 }
 
 /// A provider that says it has no room left is spared until it has, and the caller is not told.

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use quota_proxy::server::upgrade::Taker;
+use quota_proxy::server::upgrade::{Books, Taker};
+use quota_proxy::store::embedded::SCHEMA_VERSION;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -433,12 +434,15 @@ async fn a_new_process_that_dies_at_any_moment_leaves_the_old_one_serving() {
     let mut chance = Chance::from_env();
     let crowd = Crowd::start(&succession.rig, &key, &mut chance);
     let socket = succession.socket();
-    let books = succession
-        .rig
-        .folder()
-        .join("quota.db")
-        .canonicalize()
-        .unwrap();
+    let books = Books {
+        file: succession
+            .rig
+            .folder()
+            .join("quota.db")
+            .canonicalize()
+            .unwrap(),
+        schema: SCHEMA_VERSION,
+    };
     for moment in ["asked", "has the books", "failed"] {
         crowd.answers(10).await;
         let socket = socket.clone();

@@ -21,6 +21,8 @@ pub enum Manner {
     AnswerEarly(String),
     /// Answers every request with what this says at that moment.
     Told(Arc<Mutex<String>>),
+    /// Answers with a stream of events that does not end, as fast as it is taken.
+    Flood,
     /// Reads requests and never answers.
     Silent,
 }
@@ -108,12 +110,31 @@ async fn serve(stream: TcpStream, connection: usize, manner: Manner, seen: Arc<M
         let bytes = match &manner {
             Manner::Answer(bytes) | Manner::HangUpOnSecond(bytes) => bytes.clone(),
             Manner::Told(words) => words.lock().unwrap().clone(),
+            Manner::Flood => {
+                let (head, piece) = flood();
+                wire.send(head).await;
+                while wire.stream_mut().write_all(&piece).await.is_ok() {}
+                return;
+            }
             Manner::AnswerEarly(_) | Manner::Silent => continue,
         };
         if wire.stream_mut().write_all(bytes.as_bytes()).await.is_err() {
             return;
         }
     }
+}
+
+/// The head of an answer without an end, and what it repeats.
+fn flood() -> (&'static str, Vec<u8>) {
+    let head =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let text = "word ".repeat(3_000);
+    let delta = serde_json::json!({"choices": [{"index": 0, "delta": {"content": text}}]});
+    let event = format!("data: {delta}\n\n");
+    (
+        head,
+        format!("{:x}\r\n{event}\r\n", event.len()).into_bytes(),
+    )
 }
 
 /// A whole answer with a JSON body.

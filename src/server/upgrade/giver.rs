@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -29,10 +30,13 @@ pub struct Successor {
 #[derive(Debug)]
 pub struct Giver {
     path: PathBuf,
-    sockets: Vec<(Slot, OwnedFd)>,
+    /// Closed when another process accepts: a queue that nobody serves would swallow clients.
+    sockets: parking_lot::Mutex<Vec<(Slot, OwnedFd)>>,
     engine: Engine,
     /// The configuration that a new process is to load.
     pub(super) source: Option<PathBuf>,
+    /// It has been told to end: its place is not given any more.
+    draining: Arc<AtomicBool>,
     pub(super) taken: watch::Sender<Option<Successor>>,
     /// Why the last one that came did not take over.
     pub(super) failure: parking_lot::Mutex<Option<String>>,
@@ -46,7 +50,7 @@ enum Failure {
     Refused(String),
     /// The other end has gone, or is about to.
     Gone(String),
-    /// It lives and does nothing.
+    /// It lives, and does nothing or what nobody expects.
     Stuck(String),
 }
 
@@ -57,12 +61,14 @@ impl Giver {
         sockets: Vec<(Slot, OwnedFd)>,
         engine: Engine,
         source: Option<PathBuf>,
+        draining: Arc<AtomicBool>,
     ) -> Self {
         Giver {
             path,
-            sockets,
+            sockets: parking_lot::Mutex::new(sockets),
             engine,
             source,
+            draining,
             taken: watch::Sender::new(None),
             failure: parking_lot::Mutex::default(),
             taking: Mutex::default(),
@@ -132,19 +138,43 @@ impl Giver {
     }
 
     async fn give(&self, successor: Successor, protocol: u32, mut connection: UnixStream) {
-        let given = self.give_all(&successor, protocol, &mut connection).await;
-        match given {
-            Ok(lent) => {
-                log::info!(
-                    "process {} (release {}) has taken over; what runs here ends here",
-                    successor.pid,
-                    successor.release
-                );
-                lent.follow(connection);
-                self.taken.send_replace(Some(successor));
-            }
-            Err(failure) => self.failed(&successor, failure, connection).await,
+        let Ok(_turn) = self.taking.try_lock() else {
+            let why = String::from("another process is taking over just now");
+            return self
+                .failed(&successor, Failure::Refused(why), connection)
+                .await;
+        };
+        let lent = match self.lend(&successor, protocol, &mut connection).await {
+            Ok(lent) => lent,
+            Err(failure) => return self.failed(&successor, failure, connection).await,
+        };
+        let Err(failure) = self.hand_over(&mut connection).await else {
+            return self.given(lent, successor, connection);
+        };
+        // First of all the other end: it must not go on with what is taken back.
+        self.failed(&successor, failure, connection).await;
+        if let Err(fault) = lent.take_back() {
+            log::error!("the books cannot be opened again, this process ends: {fault}");
+            std::process::exit(1);
         }
+    }
+
+    fn given(&self, lent: Lent, successor: Successor, connection: UnixStream) {
+        log::info!(
+            "process {} (release {}) has taken over; what runs here ends here",
+            successor.pid,
+            successor.release
+        );
+        let ends = lent.follow(connection);
+        self.sockets.lock().clear();
+        self.taken.send_replace(Some(successor));
+        tokio::spawn(async move {
+            drop(ends.await);
+            // Nothing can be settled any more, and nobody listens. A service manager that watches that
+            // process learns of its end with ours.
+            log::error!("the process that took over has ended before this one, which ends now");
+            std::process::exit(1);
+        });
     }
 
     async fn failed(&self, successor: &Successor, failure: Failure, mut connection: UnixStream) {
@@ -154,7 +184,14 @@ impl Giver {
                 drop(frame::send(&mut connection, &Said::Refused(why.clone())).await);
                 why
             }
-            Failure::Gone(why) | Failure::Stuck(why) => why,
+            Failure::Gone(why) => why,
+            Failure::Stuck(why) => {
+                // Whatever it waits for, it must not go on with our books.
+                let pid = Pid::from_raw(successor.pid);
+                let killed = pid.map(|pid| kill_process(pid, Signal::KILL));
+                log::warn!("process {} was killed: {killed:?}", successor.pid);
+                why
+            }
         };
         log::warn!(
             "process {} did not take over, this one serves on: {why}",
@@ -163,42 +200,57 @@ impl Giver {
         *self.failure.lock() = Some(why);
     }
 
-    async fn give_all(
+    /// Gives the sockets, closes the books.
+    async fn lend(
         &self,
         successor: &Successor,
         protocol: u32,
         connection: &mut UnixStream,
     ) -> Result<Lent, Failure> {
-        let refused = |why: String| Err(Failure::Refused(why));
-        let Ok(_turn) = self.taking.try_lock() else {
-            return refused(String::from("another process is taking over just now"));
-        };
+        if let Some(why) = self.refusal(protocol) {
+            return Err(Failure::Refused(why));
+        }
+        log::info!("process {} wants to take over", successor.pid);
+        self.give_sockets(connection).await?;
+        match self.engine.lend().await {
+            Ok(Some(lent)) => Ok(lent),
+            Ok(None) => Err(Failure::Refused(String::from(
+                "the books are with another process",
+            ))),
+            Err(fault) => Err(Failure::Refused(fault.to_string())),
+        }
+    }
+
+    /// Why nobody may take over now.
+    fn refusal(&self, protocol: u32) -> Option<String> {
         if let Some(other) = &*self.taken.borrow() {
-            return refused(format!("process {} has taken over already", other.pid));
+            return Some(format!("process {} has taken over already", other.pid));
         }
-        if protocol != PROTOCOL {
-            return refused(format!(
+        if self.draining.load(Ordering::Relaxed) {
+            return Some(String::from("this process was told to end"));
+        }
+        (protocol != PROTOCOL).then(|| {
+            format!(
                 "it speaks version {protocol} of the take-over, this process {PROTOCOL}: restart instead"
-            ));
-        }
-        let slots = self.sockets.iter().map(|(slot, _)| slot.clone()).collect();
-        let sockets: Vec<BorrowedFd<'_>> = self.sockets.iter().map(|(_, fd)| fd.as_fd()).collect();
-        let books = self.engine.file();
+            )
+        })
+    }
+
+    async fn give_sockets(&self, connection: &mut UnixStream) -> Result<(), Failure> {
+        let duplicates: io::Result<Vec<(Slot, OwnedFd)>> = {
+            let sockets = self.sockets.lock();
+            let duplicate = |(slot, fd): &(Slot, OwnedFd)| Ok((slot.clone(), fd.try_clone()?));
+            sockets.iter().map(duplicate).collect()
+        };
+        let (slots, sockets): (Vec<_>, Vec<_>) = duplicates.map_err(gone)?.into_iter().unzip();
+        let books = self.engine.books();
         say(connection, &Said::Sockets { slots, books }).await?;
+        let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(|fd| fd.as_fd()).collect();
         socket::send(connection, &sockets).await.map_err(gone)?;
         hear(connection, "asked for the books", |asked| {
             matches!(asked, Asked::Books)
         })
-        .await?;
-        let lent = match self.engine.lend().await {
-            Ok(Some(lent)) => lent,
-            Ok(None) => return refused(String::from("the books are with another process")),
-            Err(fault) => return refused(fault.to_string()),
-        };
-        match self.hand_over(connection).await {
-            Ok(()) => Ok(lent),
-            Err(failure) => Err(Self::take_back(lent, successor, failure)),
-        }
+        .await
     }
 
     /// From here on steps wait until this ends.
@@ -213,21 +265,6 @@ impl Giver {
             matches!(asked, Asked::Thanks)
         })
         .await
-    }
-
-    /// Answers why nothing was given, to be told.
-    fn take_back(lent: Lent, successor: &Successor, failure: Failure) -> Failure {
-        if let Failure::Stuck(_) = failure
-            && let Some(pid) = Pid::from_raw(successor.pid)
-        {
-            // Whatever it waits for, it must not go on with our books.
-            let killed = kill_process(pid, Signal::KILL);
-            log::warn!("process {} was killed: {killed:?}", successor.pid);
-        }
-        if let Err(fault) = lent.take_back() {
-            log::error!("the books cannot be opened again, nothing is admitted any more: {fault}");
-        }
-        failure
     }
 }
 
@@ -245,9 +282,12 @@ async fn hear(
     match heard {
         Ok(Ok(asked)) if expected(&asked) => Ok(()),
         Ok(Ok(Asked::Failed(why))) => Err(Failure::Gone(why)),
-        Ok(Ok(_)) => Err(Failure::Refused(format!(
+        Ok(Ok(_)) => Err(Failure::Stuck(format!(
             "it spoke out of turn before it {done}"
         ))),
+        Ok(Err(fault)) if fault.kind() == io::ErrorKind::InvalidData => Err(Failure::Stuck(
+            format!("it spoke no sense before it {done}"),
+        )),
         Ok(Err(_)) => Err(Failure::Gone(format!("it ended before it {done}"))),
         Err(_) => {
             let seconds = PATIENCE.as_secs();

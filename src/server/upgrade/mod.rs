@@ -77,16 +77,24 @@ pub enum Said {
         pid: i32,
         release: String,
     },
-    /// These follow. `books` is the file that the process has open, if its books are in one: its
-    /// exchanges can only be settled there.
+    /// These follow. `books` is the file that the process has open, if its books are in one.
     Sockets {
         slots: Vec<Slot>,
-        books: Option<PathBuf>,
+        books: Option<Books>,
     },
     Yours,
     Go,
     /// Nothing has changed, and why.
     Refused(String),
+}
+
+/// A file of books. What runs can only be settled in the same one, and the running process must be able
+/// to open it again should the new one fail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Books {
+    pub file: PathBuf,
+    /// The version of its layout.
+    pub schema: usize,
 }
 
 /// What a listening socket is for.

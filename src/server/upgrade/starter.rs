@@ -1,14 +1,14 @@
 //! Starts a new binary that is to take over, for `quota-proxy upgrade`: in this process's own place,
 //! with its rights and its environment, and only after the binary has checked the configuration.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use std::os::unix::process::CommandExt as _;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::net::UnixStream;
 
 use super::giver::Successor;
@@ -17,6 +17,8 @@ use crate::store::movable::frame;
 
 /// Longest wait for a binary to check the configuration.
 const CHECK: Duration = Duration::from_secs(30);
+/// Bytes of what it says that are told: a configuration with many faults.
+const MOST_SAID: u64 = 64 * 1024;
 /// Longest wait for a new process to have taken over.
 const START: Duration = Duration::from_secs(120);
 /// How often it is looked at whether the new process still lives.
@@ -100,43 +102,46 @@ async fn check(binary: &Path, source: Option<&Path>) -> Result<String, String> {
             format!("{} answers", binary.display())
         }
     };
-    let output = output(command)
+    let checked = checked(command)
         .await
         .map_err(|fault| format!("{}: {fault}", binary.display()))?;
-    if output.status.success() {
-        return Ok(done);
+    match checked {
+        (status, _) if status.success() => Ok(done),
+        (status, said) => Err(format!(
+            "{} does not accept the configuration ({status}): {}",
+            binary.display(),
+            said.trim()
+        )),
     }
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    Err(format!(
-        "{} does not accept the configuration ({}): {}",
-        binary.display(),
-        output.status,
-        said.trim()
-    ))
 }
 
-/// Runs a command to its end, or to the end of patience.
-async fn output(mut command: Command) -> Result<Output, String> {
-    let child = command
+/// Runs a command to its end, or to the end of patience: how it ended and the beginning of what it said.
+async fn checked(mut command: Command) -> Result<(ExitStatus, String), String> {
+    let text = |fault: std::io::Error| fault.to_string();
+    let (said, say) = std::io::pipe().map_err(text)?;
+    let mut child = command
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(say.try_clone().map_err(text)?)
+        .stderr(say)
+        .process_group(0)
         .spawn()
-        .map_err(|fault| fault.to_string())?;
-    let pid = child.id();
-    let (done, is_done) = mpsc::channel();
-    let wait = move || drop(done.send(child.wait_with_output()));
-    std::thread::Builder::new()
-        .name(String::from("upgrade-check"))
-        .spawn(wait)
-        .map_err(|fault| fault.to_string())?;
-    let waited = tokio::task::spawn_blocking(move || is_done.recv_timeout(CHECK)).await;
-    match waited.map_err(|fault| fault.to_string())? {
-        Ok(output) => output.map_err(|fault| fault.to_string()),
+        .map_err(text)?;
+    // It holds the other ends of the pipe.
+    drop(command);
+    let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let wait = move || {
+        let mut bytes = Vec::new();
+        let read = said.take(MOST_SAID).read_to_end(&mut bytes);
+        // One that says more finds nobody to read it.
+        let status = read.and_then(|_| child.wait());
+        status.map(|status| (status, String::from_utf8_lossy(&bytes).into_owned()))
+    };
+    let waited = tokio::time::timeout(CHECK, tokio::task::spawn_blocking(wait)).await;
+    match waited {
+        Ok(Ok(ended)) => ended.map_err(text),
+        Ok(Err(fault)) => Err(fault.to_string()),
         Err(_) => {
-            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-            let killed = pid.map(|pid| kill_process(pid, Signal::KILL));
+            let killed = group.map(|group| kill_process_group(group, Signal::KILL));
             log::debug!("a check that hung was ended: {killed:?}");
             Err(format!("no answer to a check for {} s", CHECK.as_secs()))
         }

@@ -49,7 +49,7 @@ impl Succession {
         let thread = std::thread::Builder::new().name(String::from("upgrade"));
         let run = move || {
             if let Err(fault) = self.run() {
-                log::error!("the process before did not let go, this one ends: {fault}");
+                log::error!("could not take over, this process ends: {fault}");
                 std::process::exit(1);
             }
         };
@@ -61,9 +61,12 @@ impl Succession {
         let (runtime, before) = match self.taker {
             None => (runtime()?, None),
             Some(taker) => {
-                // It ends early where a service has died: nothing is to be waited for then.
-                let ready = self.are_ready.iter().take(SERVICES).count();
-                log::debug!("{ready} services are ready");
+                // It ends early where a service has died.
+                if self.are_ready.iter().take(SERVICES).count() < SERVICES {
+                    let why = "its services did not start";
+                    taker.give_up(why);
+                    return Err(io::Error::other(why));
+                }
                 let (runtime, before) = taker.take_the_word()?;
                 self.begin.send_replace(true);
                 log::info!("took over from the process before");

@@ -3,15 +3,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 
-use rustix::process::{Pid, test_kill_process};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
 use super::socket::{self, own_user};
-use super::{Asked, PATIENCE, PROTOCOL, Said, Slot};
+use super::{Asked, Books, PATIENCE, PROTOCOL, Said, Slot};
 use crate::store::movable::frame;
 
 /// A connection to the process that runs, and what it has given so far.
@@ -21,7 +21,7 @@ pub struct Taker {
     connection: UnixStream,
     /// The process that gives.
     giver: i32,
-    books: Option<PathBuf>,
+    books: Option<Books>,
     sockets: Vec<(Slot, OwnedFd)>,
 }
 
@@ -77,19 +77,19 @@ impl Taker {
     }
 
     /// Waits until the running process has closed the books. From here on it waits for this one.
-    /// `file` is where this process would have its books.
+    /// `ours` is where this process would have its books.
     ///
     /// # Errors
-    /// Its books are elsewhere, it refuses, or has gone.
-    pub fn take_books(&mut self, file: Option<&Path>) -> io::Result<()> {
-        if self.books.as_deref() != file {
-            let named = |file: Option<&Path>| {
-                file.map_or_else(|| String::from("Redis"), |file| file.display().to_string())
+    /// Its books are elsewhere or of another layout, it refuses, or has gone.
+    pub fn take_books(&mut self, ours: Option<&Books>) -> io::Result<()> {
+        if self.books.as_ref() != ours {
+            let named = |books: Option<&Books>| match books {
+                Some(Books { file, schema }) => format!("{} (schema {schema})", file.display()),
+                None => String::from("Redis"),
             };
-            let (theirs, ours) = (named(self.books.as_deref()), named(file));
+            let (theirs, ours) = (named(self.books.as_ref()), named(ours));
             return Err(io::Error::other(format!(
-                "its books are in {theirs}, the configuration has them in {ours}: a store is only changed by \
-                 a restart"
+                "its books are in {theirs}, this process would have them in {ours}: that takes a restart"
             )));
         }
         let connection = &mut self.connection;
@@ -133,8 +133,17 @@ impl Taker {
     }
 }
 
+/// Whether the process has ended, or does so within the next two seconds: its connections close before it
+/// has gone.
 fn is_gone(pid: i32) -> bool {
-    Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_err())
+    (0..20).any(|_| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+        let gone = status.map_or(true, |status| status.contains("State:\tZ"));
+        if !gone {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        gone
+    })
 }
 
 async fn hear(connection: &mut UnixStream) -> io::Result<Said> {

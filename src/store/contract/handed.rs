@@ -8,6 +8,9 @@ use crate::store::StoreError;
 use crate::store::embedded::EmbeddedOptions;
 use crate::store::movable::host::host;
 
+/// That of every ask.
+const LEASE: std::time::Duration = std::time::Duration::from_secs(60);
+
 impl Harness {
     /// A store whose books another has.
     pub(super) async fn handed() -> Harness {
@@ -25,7 +28,7 @@ impl Harness {
     }
 
     async fn hand_over(&mut self, before: &MovableStore) {
-        let out = before.hand_out().await.unwrap();
+        let out = before.hand_out().await.unwrap().unwrap();
         let after = self.movable(true).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         tokio::spawn(host(theirs, Arc::clone(&after) as Arc<dyn Store>));
@@ -40,10 +43,10 @@ impl Harness {
         let options = EmbeddedOptions {
             lost_reservation: self.policy,
             clock: self.clock.reading(),
-            adopt,
+            adopt: adopt.then_some(LEASE),
             ..EmbeddedOptions::default()
         };
-        MovableStore::open(folder.path().join("quota.db"), options)
+        MovableStore::open(folder.path().join("quota.db"), options, LEASE)
     }
 
     /// Books that can be handed over, in use.
@@ -110,7 +113,7 @@ async fn what_runs_goes_on() {
 async fn steps_wait_while_the_books_are_out() {
     let (h, before) = Harness::movable_books().await;
     let caller = h.key(tokens(1_000, Period::Total)).await;
-    let out = before.hand_out().await.unwrap();
+    let out = before.hand_out().await.unwrap().unwrap();
     let asks: Vec<Ask> = (0..50).map(|_| caller.ask(1, 9)).collect();
     let waiting: Vec<_> = asks.iter().map(|ask| h.reserve(ask)).collect();
     let mut waiting = std::pin::pin!(futures_util::future::join_all(waiting));
@@ -124,7 +127,7 @@ async fn steps_wait_while_the_books_are_out() {
         assert!(matches!(reserved, Reserved::Granted(_)));
     }
     assert_eq!(h.used_and_held(&caller).await, (0, 500));
-    assert!(before.hand_out().await.is_none(), "they are there");
+    assert!(before.hand_out().await.unwrap().is_none(), "they are there");
 }
 
 #[tokio::test]
@@ -136,7 +139,13 @@ async fn books_that_come_back_are_as_they_went() {
     h.granted(&settled).await;
     h.settle(&settled, used(2)).await;
     for _ in 0..3 {
-        before.hand_out().await.unwrap().take_back().unwrap();
+        before
+            .hand_out()
+            .await
+            .unwrap()
+            .unwrap()
+            .take_back()
+            .unwrap();
         assert_eq!(h.used_and_held(&caller).await, (2, 50));
     }
     h.settle(&open, used(20)).await;
@@ -150,7 +159,7 @@ async fn one_that_took_the_file_and_died_leaves_it_whole() {
     let caller = h.key(tokens(1_000, Period::Total)).await;
     let open = caller.ask(10, 40);
     h.granted(&open).await;
-    let out = before.hand_out().await.unwrap();
+    let out = before.hand_out().await.unwrap().unwrap();
     let other = h.movable(true).unwrap();
     let theirs = caller.ask(5, 5);
     let reserved = other.reserve(theirs.clone()).await.unwrap();
@@ -169,7 +178,7 @@ async fn one_that_took_the_file_and_died_leaves_it_whole() {
 async fn when_the_process_that_has_them_dies_steps_are_unavailable() {
     let (h, before) = Harness::movable_books().await;
     let caller = h.key(Quotas::default()).await;
-    let out = before.hand_out().await.unwrap();
+    let out = before.hand_out().await.unwrap().unwrap();
     let (ours, theirs) = UnixStream::pair().unwrap();
     out.follow(ours);
     drop(theirs);
@@ -183,7 +192,7 @@ async fn when_the_process_that_has_them_dies_steps_are_unavailable() {
 async fn books_that_cannot_be_opened_again_are_unavailable() {
     let (h, before) = Harness::movable_books().await;
     let caller = h.key(Quotas::default()).await;
-    drop(before.hand_out().await.unwrap());
+    drop(before.hand_out().await.unwrap().unwrap());
     let refused = h.store.reserve(caller.ask(1, 1)).await.unwrap_err();
     assert!(matches!(refused, StoreError::Unavailable(_)), "{refused}");
 }

@@ -268,7 +268,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn close(&self) {
-        self.let_go().await;
-        self.readers.stop();
+        drop(self.shared.flush().await);
+        self.shut();
     }
 }

@@ -122,15 +122,17 @@ pub(super) fn state(
         }
     }
     for (reservation, serial) in reservations(connection, &scopes)? {
-        if options.adopt {
-            ledger.adopt_reservation(reservation, serial, now);
-        } else {
-            ledger.restore_reservation(reservation, serial);
+        match options.adopt {
+            Some(lease) => {
+                let lease_ms = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
+                ledger.adopt_reservation(reservation, serial, lease_ms, now);
+            }
+            None => ledger.restore_reservation(reservation, serial),
         }
     }
     let lost = match options.adopt {
-        true => Vec::new(),
-        false => ledger.abandon_all(now, options.lost_reservation),
+        Some(_) => Vec::new(),
+        None => ledger.abandon_all(now, options.lost_reservation),
     };
     let mut state = State::new(ledger);
     state.activity = activities;

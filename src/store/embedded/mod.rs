@@ -51,6 +51,7 @@ mod users;
 mod writer;
 
 pub use backup::export_file;
+pub use schema::VERSION as SCHEMA_VERSION;
 
 /// How an embedded store behaves.
 #[derive(Clone)]
@@ -61,8 +62,8 @@ pub struct EmbeddedOptions {
     /// How long to wait for another process to let go of the file.
     pub patience: Duration,
     /// The reservations in the file still run, in the process that hands it over: each keeps its
-    /// hold, and its lease begins anew.
-    pub adopt: bool,
+    /// hold, and has this lease from now on.
+    pub adopt: Option<Duration>,
     pub clock: Clock,
 }
 
@@ -72,7 +73,7 @@ impl Default for EmbeddedOptions {
             sync_full: false,
             lost_reservation: LostReservation::default(),
             patience: Duration::ZERO,
-            adopt: false,
+            adopt: None,
             clock: state::system_clock(),
         }
     }
@@ -145,10 +146,14 @@ impl EmbeddedStore {
     /// Writes out what is pending and lets go of the file, for another process to write it. What is
     /// still open is left open in it. Queries that run go on; every other call is `Unavailable` then.
     /// Blocks the thread for the last commit.
-    pub async fn let_go(&self) {
+    ///
+    /// # Errors
+    /// `Unavailable` where it cannot be written: nothing has changed then.
+    pub async fn let_go(&self) -> StoreResult<()> {
         // The writer says so when the last of it is written; joining it after that does not block long.
-        drop(self.shared.flush().await);
+        self.shared.flush().await?;
         self.end_writing();
+        Ok(())
     }
 
     /// Blocks until what is pending is written.

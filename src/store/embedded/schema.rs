@@ -13,6 +13,9 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/3_users_and_sums.sql"),
 ];
 
+/// The version of the present schema.
+pub const VERSION: usize = MIGRATIONS.len();
+
 /// Brings a file to the present schema.
 ///
 /// # Errors

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
+use tokio::task::JoinHandle;
 
 use self::remote::Remote;
 use super::StoreResult;
@@ -35,6 +36,7 @@ pub struct MovableStore {
     place: Arc<RwLock<Place>>,
     path: PathBuf,
     options: EmbeddedOptions,
+    lease: Duration,
 }
 
 /// Where the books are.
@@ -45,16 +47,22 @@ enum Place {
 }
 
 impl MovableStore {
-    /// Opens the file. See [`EmbeddedStore::open`].
+    /// Opens the file. See [`EmbeddedStore::open`]. `lease` is what reservations get when the books come
+    /// back.
     ///
     /// # Errors
     /// Those of [`EmbeddedStore::open`].
-    pub fn open(path: PathBuf, options: EmbeddedOptions) -> StoreResult<Arc<Self>> {
+    pub fn open(
+        path: PathBuf,
+        options: EmbeddedOptions,
+        lease: Duration,
+    ) -> StoreResult<Arc<Self>> {
         let store = EmbeddedStore::open(&path, options.clone())?;
         Ok(Arc::new(MovableStore {
             place: Arc::new(RwLock::new(Place::Here(store))),
             path,
             options,
+            lease,
         }))
     }
 
@@ -64,25 +72,28 @@ impl MovableStore {
     }
 
     /// Waits for the calls that run, writes everything out and lets go of the file. Calls wait for as
-    /// long as what is returned lives. Nothing happens where the books are with another process.
+    /// long as what is returned lives. `None` where the books are with another process.
     ///
     /// Cancel safe before the file is let go of; after that the books are closed.
-    pub async fn hand_out(&self) -> Option<HandedOut> {
+    ///
+    /// # Errors
+    /// `Unavailable` where something cannot be written: the books stay here then.
+    pub async fn hand_out(&self) -> StoreResult<Option<HandedOut>> {
         let place = Arc::clone(&self.place).write_owned().await;
         match &*place {
-            Place::Here(store) => store.let_go().await,
-            Place::There(_) => return None,
+            Place::Here(store) => store.let_go().await?,
+            Place::There(_) => return Ok(None),
         }
         let options = EmbeddedOptions {
-            adopt: true,
+            adopt: Some(self.lease),
             patience: PATIENCE,
             ..self.options.clone()
         };
-        Some(HandedOut {
+        Ok(Some(HandedOut {
             place,
             path: self.path.clone(),
             options,
-        })
+        }))
     }
 
     async fn place(&self) -> Place {
@@ -125,8 +136,11 @@ impl HandedOut {
     }
 
     /// From here on every call goes over this connection, which [`host::host`] serves at its other end.
-    /// Must be called on a runtime that lives as long as the process.
-    pub fn follow(mut self, connection: UnixStream) {
-        *self.place = Place::There(Remote::start(connection));
+    /// Must be called on a runtime that lives as long as the process. What is returned ends with the
+    /// connection.
+    pub fn follow(mut self, connection: UnixStream) -> JoinHandle<()> {
+        let (remote, ends) = Remote::start(connection);
+        *self.place = Place::There(remote);
+        ends
     }
 }

@@ -13,6 +13,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::frame;
 use crate::store::{StoreError, StoreResult};
@@ -34,8 +35,8 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// Starts the tasks of a connection. They end with it.
-    pub fn start(connection: UnixStream) -> Remote {
+    /// Starts the tasks of a connection. They end with it, the second of them last.
+    pub fn start(connection: UnixStream) -> (Remote, JoinHandle<()>) {
         let (read, mut write) = connection.into_split();
         let (calls, mut to_send) = mpsc::channel::<Vec<u8>>(QUEUE);
         let answers: Answers = Arc::new(Mutex::new(Some(HashMap::new())));
@@ -46,12 +47,13 @@ impl Remote {
                 }
             }
         });
-        tokio::spawn(receive(read, Arc::clone(&answers)));
-        Remote {
+        let ends = tokio::spawn(receive(read, Arc::clone(&answers)));
+        let remote = Remote {
             calls,
             answers,
             next: Arc::default(),
-        }
+        };
+        (remote, ends)
     }
 
     /// Asks for a method of [`crate::store::Store`] by its name. Cancel safe as that is: the call may

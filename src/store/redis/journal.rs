@@ -4,6 +4,7 @@
 //! of the edge loses neither. One SQLite file, owned by one process.
 
 use std::path::Path;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -69,12 +70,13 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Opens the file, creating it (0600) where there is none.
+    /// Opens the file, creating it (0600) where there is none. Waits up to `patience` for another
+    /// process to let go of it.
     ///
     /// # Errors
     /// `Unavailable` where another process owns it, `Fault` where the file system refuses.
-    pub fn open(path: &Path) -> StoreResult<Journal> {
-        let ownership = file::own(path, std::time::Duration::ZERO)?;
+    pub fn open(path: &Path, patience: Duration) -> StoreResult<Journal> {
+        let ownership = file::own(path, patience)?;
         let connection = file::connect_writer(path, false)?;
         let prepare = || {
             connection.pragma_update(None, "wal_autocheckpoint", 1_000)?;
@@ -263,7 +265,7 @@ mod tests {
     fn the_first_settlement_stands_and_a_dead_process_leaves_its_own() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sub/journal.db");
-        let journal = Journal::open(&path).unwrap();
+        let journal = Journal::open(&path, Duration::ZERO).unwrap();
         let ids = [1, 2].map(|n| ReservationId(Uuid::from_u128(n)));
         for id in ids {
             journal.admit(id, &admitted()).unwrap();
@@ -290,9 +292,9 @@ mod tests {
         let ended = journal.ended(0, 9).unwrap();
         assert_eq!(ended.len(), 1);
         assert_eq!(ended[0].settled.as_ref().unwrap().charged.requests, 1);
-        assert!(Journal::open(&path).is_err(), "one owner");
+        assert!(Journal::open(&path, Duration::ZERO).is_err(), "one owner");
         drop(journal);
-        let next = Journal::open(&path).unwrap();
+        let next = Journal::open(&path, Duration::ZERO).unwrap();
         assert_eq!(next.ended(0, 9).unwrap().len(), 2);
         assert!(next.ended(0, 9).unwrap()[1].settled.is_none());
         next.forget(&[ended[0].no]).unwrap();

@@ -9,6 +9,8 @@ use crate::store::{StoreError, StoreResult};
 
 /// Longest wait for steps that write to it just now.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a process that took the journal and failed may take to end.
+const ENDING: Duration = Duration::from_secs(10);
 
 impl RedisStore {
     pub(super) fn journal(&self) -> Option<Arc<Journal>> {
@@ -47,7 +49,7 @@ impl RedisStore {
     /// `Unavailable` where the other process has it still, `Fault` where it cannot be opened.
     pub fn take_journal_back(&self) -> StoreResult<()> {
         if let Some(path) = &self.options.journal {
-            *self.journal.write() = Some(Arc::new(Journal::open(path)?));
+            *self.journal.write() = Some(Arc::new(Journal::open(path, ENDING)?));
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, RwLock};
@@ -177,7 +178,10 @@ impl RedisStore {
     /// `Fault` where the configuration cannot be used at all, or no thread can be started.
     pub fn start(options: RedisOptions) -> StoreResult<Arc<Self>> {
         let link = Arc::new(Link::start(&options.link)?);
-        let journal = options.journal.as_deref().map(Journal::open).transpose()?;
+        let journal = options.journal.as_deref();
+        let journal = journal
+            .map(|path| Journal::open(path, Duration::ZERO))
+            .transpose()?;
         let slices = options
             .slices
             .map(|slices| Slices::new(slices, Arc::clone(&link), options.clock.clone()));

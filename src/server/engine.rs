@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
@@ -14,6 +15,9 @@ use crate::store::embedded::{EmbeddedOptions, SCHEMA_VERSION};
 use crate::store::movable::{HandedOut, MovableStore};
 use crate::store::redis::{LinkOptions, RedisOptions, RedisStore, SliceOptions, Topology};
 use crate::store::{Store, StoreResult};
+
+/// Longest wait for a lock that its owner has given up.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The engine that keeps the books.
 #[derive(Clone, Debug)]
@@ -44,6 +48,9 @@ impl Engine {
                     sync_full: *sync_full,
                     lost_reservation: config.quota.lost_reservation,
                     adopt: adopt.then_some(config.quota.reservation_ttl),
+                    // The process before has let go; one that it starts just now may hold the lock for
+                    // an instant.
+                    patience: if adopt { PATIENCE } else { Duration::ZERO },
                     ..EmbeddedOptions::default()
                 };
                 let lease = config.quota.reservation_ttl;

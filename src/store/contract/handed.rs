@@ -44,6 +44,8 @@ impl Harness {
             lost_reservation: self.policy,
             clock: self.clock.reading(),
             adopt: adopt.then_some(LEASE),
+            // A process that another test starts just now holds the lock until it is one of its own.
+            patience: LEASE,
             ..EmbeddedOptions::default()
         };
         MovableStore::open(folder.path().join("quota.db"), options, LEASE)

@@ -91,6 +91,9 @@ pub use self::slices::SliceOptions;
 /// to their leases.
 const MOST_GIVEN_UP: usize = 10_000;
 
+/// How long another process may take to let go of the journal: one that is just handing it over.
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How a Redis store behaves.
 #[derive(Clone)]
 pub struct RedisOptions {
@@ -180,7 +183,7 @@ impl RedisStore {
         let link = Arc::new(Link::start(&options.link)?);
         let journal = options.journal.as_deref();
         let journal = journal
-            .map(|path| Journal::open(path, Duration::ZERO))
+            .map(|path| Journal::open(path, JOURNAL_PATIENCE))
             .transpose()?;
         let slices = options
             .slices

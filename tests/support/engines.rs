@@ -50,6 +50,9 @@ impl Engine {
                 let options = EmbeddedOptions {
                     lost_reservation,
                     clock,
+                    // A process that another test starts just now holds the lock until it is one of
+                    // its own.
+                    patience: Duration::from_secs(10),
                     ..EmbeddedOptions::default()
                 };
                 EmbeddedStore::open(&folder.path().join("quota.db"), options).unwrap()

@@ -10,11 +10,11 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::client::HttpSession;
 use pingora::{Error, ErrorType, OrErr as _, Result};
 
-use super::addresses::{Addresses, Ways};
+use super::addresses::Addresses;
 use super::{headers, peer};
 use crate::config::PoolConfig;
 use crate::metering::Dialect;
-use crate::upstream::Peer;
+use crate::upstream::{Peer, Ways};
 
 /// Asks peers. It belongs to the runtime that asks first: its connections live there.
 pub struct Asker {

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::active::ActiveRequest;
-use super::addresses::Ways;
 use super::body::Body;
 use super::budget::Share;
 use super::busy::Gathered;
@@ -19,6 +18,7 @@ use crate::exchange::Exchange;
 use crate::keys::KeyRecord;
 use crate::metering::Dialect;
 use crate::telemetry::access_log::NotServed;
+use crate::upstream::Ways;
 
 /// As good as never.
 const FAR: Duration = Duration::from_secs(365 * 24 * 3_600);

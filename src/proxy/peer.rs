@@ -12,12 +12,11 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::utils::tls::{WrappedX509, parse_x509};
 use pingora::{Error, ErrorType, Result};
 
-use super::addresses::Ways;
 use super::body::Body;
 use super::{Ctx, Edge};
 use crate::config::{Authorities, PoolConfig};
 use crate::time::UnixMs;
-use crate::upstream::Peer;
+use crate::upstream::{Peer, Ways};
 
 /// Exchanges that share one HTTP/2 connection at most: a lost packet holds all of them up.
 const MAX_STREAMS: usize = 64;

@@ -11,9 +11,11 @@ pub mod pick;
 pub mod pool;
 pub mod rest;
 pub mod room;
+pub mod ways;
 
 pub use attempt::Attempt;
 pub use failover::{Failover, PassedOver};
 pub use health::{Fitness, Health};
 pub use pool::{Peer, Pool, Pools, Route, RouteFault};
 pub use room::Room;
+pub use ways::Ways;

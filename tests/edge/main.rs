@@ -6,7 +6,6 @@ mod support;
 mod bodies;
 mod broken;
 mod crash;
-mod failover;
 mod failures;
 mod framing;
 mod h2_abuse;

@@ -4,19 +4,12 @@ use super::*;
 use crate::time::DAY_MS;
 
 on_every_engine!(
-    a_batch_is_booked_in_one_step,
+    handed too: a_batch_is_booked_in_one_step,
     a_void_batch_charges_nothing,
+    everything_asked_is_a_call;
     a_late_batch_is_charged_once,
     a_released_batch_that_comes_late_is_charged_whole,
-    everything_asked_is_a_call,
     charged_events_are_listed_apart,
-);
-
-on_engine!(
-    handed:
-    a_batch_is_booked_in_one_step,
-    a_void_batch_charges_nothing,
-    everything_asked_is_a_call,
 );
 
 const ITEMS: [i64; 3] = [1, 2, 3];

@@ -5,7 +5,7 @@ use crate::keys::PreviousSecret;
 use crate::store::{Freshness, GroupRecord, KeyQuery, StoreError};
 
 on_every_engine!(
-    keys_are_found_by_their_secret,
+    handed too: keys_are_found_by_their_secret,
     versions_guard_changes,
     secrets_are_unique,
     a_rotated_secret_lives_its_grace,
@@ -14,21 +14,7 @@ on_every_engine!(
     groups_are_kept,
     settings_are_made_once,
     the_audit_log_is_newest_first,
-    records_survive_a_restart,
-);
-
-on_engine!(
-    handed:
-    keys_are_found_by_their_secret,
-    versions_guard_changes,
-    secrets_are_unique,
-    a_rotated_secret_lives_its_grace,
-    deleted_keys,
-    listings_are_in_order_of_creation,
-    groups_are_kept,
-    settings_are_made_once,
-    the_audit_log_is_newest_first,
-    records_survive_a_restart,
+    records_survive_a_restart;
 );
 
 async fn keys_are_found_by_their_secret(h: Harness) {

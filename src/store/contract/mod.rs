@@ -58,8 +58,13 @@ use records::{audit, event, key_record};
 /// Saturday, 2026-11-21T02:44:59.123Z.
 const BEGIN: i64 = 1_795_229_099_123;
 
-/// Runs each behaviour on each engine.
+/// Runs each behaviour on each engine. Those that are `handed too` run once more over books that another
+/// process has; the others sweep or prune, which is that process's work.
 macro_rules! on_every_engine {
+    (handed too: $($handed:ident),* $(,)?; $($here:ident),* $(,)?) => {
+        crate::store::contract::on_every_engine!($($handed,)* $($here),*);
+        crate::store::contract::on_engine!(handed: $($handed),*);
+    };
     ($($behaviour:ident),* $(,)?) => {
         crate::store::contract::on_engine!(embedded: $($behaviour),*);
         crate::store::contract::on_engine!(redis: $($behaviour),*);

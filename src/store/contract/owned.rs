@@ -4,16 +4,9 @@ use super::*;
 use crate::store::{KeyFigures, KeyQuery};
 
 on_every_engine!(
-    owners_see_their_keys,
+    handed too: owners_see_their_keys,
     keys_are_found_by_number,
-    figures_of_many_keys_are_those_of_each,
-);
-
-on_engine!(
-    handed:
-    owners_see_their_keys,
-    keys_are_found_by_number,
-    figures_of_many_keys_are_those_of_each,
+    figures_of_many_keys_are_those_of_each;
 );
 
 async fn page(h: &Harness, query: KeyQuery) -> (Vec<KeyId>, i64) {

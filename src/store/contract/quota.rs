@@ -3,7 +3,7 @@
 use super::*;
 
 on_every_engine!(
-    a_clamp_shrinks_the_hold_to_what_is_left,
+    handed too: a_clamp_shrinks_the_hold_to_what_is_left,
     all_scopes_grant_together_or_none,
     strict_and_open_admission,
     settling_twice_counts_once,
@@ -12,28 +12,11 @@ on_every_engine!(
     parallel_reserves_grant_exactly_what_fits,
     settling_in_parallel_counts_once,
     a_repeated_reserve_answers_the_same_grant,
+    a_changed_key_refuses,
+    a_reset_zeroes_used_and_keeps_held,
+    absurd_amounts_are_faults,
+    ten_thousand_refusals_move_error_counts_only;
     top_up_takes_more_or_nothing,
-    a_changed_key_refuses,
-    a_reset_zeroes_used_and_keeps_held,
-    absurd_amounts_are_faults,
-    ten_thousand_refusals_move_error_counts_only,
-);
-
-on_engine!(
-    handed:
-    a_clamp_shrinks_the_hold_to_what_is_left,
-    all_scopes_grant_together_or_none,
-    strict_and_open_admission,
-    settling_twice_counts_once,
-    an_excess_is_booked_as_debt,
-    void_gives_everything_back,
-    parallel_reserves_grant_exactly_what_fits,
-    settling_in_parallel_counts_once,
-    a_repeated_reserve_answers_the_same_grant,
-    a_changed_key_refuses,
-    a_reset_zeroes_used_and_keeps_held,
-    absurd_amounts_are_faults,
-    ten_thousand_refusals_move_error_counts_only,
 );
 
 async fn a_clamp_shrinks_the_hold_to_what_is_left(h: Harness) {

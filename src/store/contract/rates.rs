@@ -3,24 +3,15 @@
 use super::*;
 
 on_every_engine!(
+    handed too: requests_per_minute_refill_evenly,
+    tokens_per_minute_never_brick_a_large_request,
+    concurrency_counts_running_exchanges,
+    draws_are_not_rate_limited,
+    limits_are_reported_in_order;
     windows_reset_and_old_holds_settle_in_theirs,
     an_hour_back_over_midnight_resets_once,
     a_changed_period_keeps_held_and_used,
     holds_settle_under_the_new_dates_of_their_window,
-    requests_per_minute_refill_evenly,
-    tokens_per_minute_never_brick_a_large_request,
-    concurrency_counts_running_exchanges,
-    draws_are_not_rate_limited,
-    limits_are_reported_in_order,
-);
-
-on_engine!(
-    handed:
-    requests_per_minute_refill_evenly,
-    tokens_per_minute_never_brick_a_large_request,
-    concurrency_counts_running_exchanges,
-    draws_are_not_rate_limited,
-    limits_are_reported_in_order,
 );
 
 async fn windows_reset_and_old_holds_settle_in_theirs(h: Harness) {

@@ -5,9 +5,10 @@ use super::*;
 use crate::store::{SumBy, SumQuery, UsageSum};
 use crate::time::DAY_MS;
 
-on_every_engine!(sums_are_those_of_the_events, sums_outlive_the_events);
-
-on_engine!(handed: sums_are_those_of_the_events);
+on_every_engine!(
+    handed too: sums_are_those_of_the_events;
+    sums_outlive_the_events,
+);
 
 pub(super) const BY: [SumBy; 5] = [
     SumBy::Key,

@@ -5,18 +5,11 @@ use crate::store::Rollup;
 use crate::time::DAY_MS;
 
 on_every_engine!(
-    an_event_is_read_back_as_it_was_booked,
+    handed too: an_event_is_read_back_as_it_was_booked,
     pages_are_newest_first_with_exact_totals,
-    rollups_add_up,
+    rollups_add_up;
     pruning_takes_the_old_and_keeps_the_sums,
     usual_output_needs_twenty_answers,
-);
-
-on_engine!(
-    handed:
-    an_event_is_read_back_as_it_was_booked,
-    pages_are_newest_first_with_exact_totals,
-    rollups_add_up,
 );
 
 async fn an_event_is_read_back_as_it_was_booked(h: Harness) {

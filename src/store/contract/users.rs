@@ -4,20 +4,11 @@ use super::*;
 use crate::store::{Role, StoreError, UserRecord};
 
 on_every_engine!(
-    users_are_found_by_name_and_address,
+    handed too: users_are_found_by_name_and_address,
     a_login_is_one_users,
     versions_guard_changes_of_users,
     users_are_listed_in_order_of_creation,
-    ended_sessions_stay_ended,
-);
-
-on_engine!(
-    handed:
-    users_are_found_by_name_and_address,
-    a_login_is_one_users,
-    versions_guard_changes_of_users,
-    users_are_listed_in_order_of_creation,
-    ended_sessions_stay_ended,
+    ended_sessions_stay_ended;
 );
 
 pub(super) fn user(name: &str) -> UserRecord {

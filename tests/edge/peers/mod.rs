@@ -4,6 +4,7 @@
 
 mod balance;
 mod credentials;
+mod failover;
 mod heads;
 mod health;
 mod limits;
@@ -53,6 +54,7 @@ fn one_pool(settings: Value, urls: &[&str]) -> Builder {
 async fn ask(rig: &Rig, key: &Key) -> u16 {
     let answer = rig.post(CHAT, &key.secret, &chat("gpt-4o")).await;
     let status = answer.status().as_u16();
+    // Read to its end: only then the exchange is over.
     answer.bytes().await.unwrap();
     status
 }

@@ -1,37 +1,28 @@
-//! Addresses of peers that are named, not numbered: looked up in the background, tried in turn.
+//! Addresses of peers that are named, not numbered: looked up in the background.
 //!
-//! A name is looked up anew every [`FRESH`] while it is in use. Meanwhile, and for as long as the name
+//! A name is looked up anew while it is in use, see `name`. Meanwhile, and for as long as the name
 //! server does not answer, the old addresses serve: only the first look-up of a name is waited for.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
+use self::name::Name;
 use crate::upstream::{Health, Peer};
 
-/// How long addresses are used before their name is looked up again.
-const FRESH: Duration = Duration::from_secs(30);
+mod name;
 
 /// Longest wait for a name server. A look-up that takes longer goes on without anybody waiting.
 const LOOKUP: Duration = Duration::from_secs(5);
 
-/// Pause after a look-up that failed; it doubles with each further one, up to [`FRESH`].
-const PAUSE: Duration = Duration::from_secs(1);
-
-/// How long an address that could not be reached is tried last.
-const SPARED: Duration = Duration::from_secs(30);
-
 /// Look-ups at once. The system's resolver cannot be called off: a hung one keeps a thread.
 const MOST_LOOKUPS: usize = 16;
-
-/// Addresses of one name that are used.
-const MOST_ADDRESSES: usize = 16;
 
 /// Who knows the addresses of a name.
 #[async_trait]
@@ -64,23 +55,6 @@ pub struct Addresses {
 
 /// Host and port.
 type Target = (String, u16);
-
-/// One name.
-#[derive(Debug)]
-struct Name {
-    /// None yet, where it is empty.
-    known: Vec<SocketAddr>,
-    due: Instant,
-    /// Look-ups in a row that failed, and why the last one did.
-    failures: u32,
-    fault: String,
-    turn: usize,
-    unreachable: Vec<(SocketAddr, Instant)>,
-    /// Since when it is being looked up; its sender goes with the look-up.
-    asking: Option<(Instant, watch::Receiver<()>)>,
-    /// Of the peer that asked last: a name whose peers are gone is forgotten.
-    user: Weak<Health>,
-}
 
 impl std::fmt::Debug for Addresses {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -134,8 +108,7 @@ impl Addresses {
     pub fn unreachable(&self, peer: &Peer, address: SocketAddr) {
         let target = (peer.config.host.clone(), peer.config.port);
         if let Some(name) = self.names.lock().get_mut(&target) {
-            name.unreachable.retain(|(one, _)| *one != address);
-            name.unreachable.push((address, Instant::now() + SPARED));
+            name.spare(address, Instant::now());
         }
     }
 
@@ -191,98 +164,6 @@ impl Addresses {
         });
         let known = known.unwrap_or_else(|| Err(String::from("it was forgotten")));
         known.map_err(|why| Unresolved(format!("{}: {why}", target.0)))
-    }
-}
-
-impl Name {
-    fn new(now: Instant) -> Self {
-        Name {
-            known: Vec::new(),
-            due: now,
-            failures: 0,
-            fault: String::from("no answer of the name server"),
-            turn: 0,
-            unreachable: Vec::new(),
-            asking: None,
-            user: Weak::new(),
-        }
-    }
-
-    fn running(&self) -> Option<(Instant, watch::Receiver<()>)> {
-        let running = self.asking.as_ref();
-        running
-            .filter(|(_, asked)| asked.has_changed().is_ok())
-            .cloned()
-    }
-
-    fn learned(&mut self, found: io::Result<Vec<SocketAddr>>, now: Instant) {
-        match found {
-            Ok(addresses) if !addresses.is_empty() => {
-                self.known.clear();
-                for address in addresses {
-                    if self.known.len() < MOST_ADDRESSES && !self.known.contains(&address) {
-                        self.known.push(address);
-                    }
-                }
-                self.failures = 0;
-                self.due = now + FRESH;
-                let known = &self.known;
-                self.unreachable.retain(|(one, _)| known.contains(one));
-            }
-            Ok(_) => self.failed(String::from("no address"), now),
-            Err(fault) => self.failed(fault.to_string(), now),
-        }
-    }
-
-    fn failed(&mut self, fault: String, now: Instant) {
-        let doubled = PAUSE.saturating_mul(1 << self.failures.min(16));
-        self.due = now + doubled.min(FRESH);
-        self.failures = self.failures.saturating_add(1);
-        self.fault = fault;
-    }
-
-    /// From the next one on, and behind them those that could not be reached.
-    fn order(&mut self, now: Instant) -> VecDeque<SocketAddr> {
-        let mut order = self.known.clone();
-        if !order.is_empty() {
-            let first = self.turn % order.len();
-            order.rotate_left(first);
-            self.turn = self.turn.wrapping_add(1);
-        }
-        self.unreachable.retain(|(_, until)| *until > now);
-        let is_spared = |address: &SocketAddr| self.unreachable.iter().any(|(a, _)| a == address);
-        order.sort_by_key(is_spared);
-        order.into()
-    }
-}
-
-/// How a peer may be reached still, within the time that its pool gives for a connection.
-#[derive(Debug)]
-pub struct Ways {
-    left: VecDeque<SocketAddr>,
-    until: Instant,
-}
-
-impl Ways {
-    pub fn new(addresses: VecDeque<SocketAddr>, until: Instant) -> Self {
-        Ways {
-            left: addresses,
-            until,
-        }
-    }
-
-    /// Whether there is another one, and time for it.
-    pub fn is_another(&self, now: Instant) -> bool {
-        !self.left.is_empty() && self.until > now
-    }
-
-    /// The next address, and how long it may take to connect: half of what is left where others
-    /// follow, so that one that is silent leaves time for them (curl does likewise).
-    pub fn next(&mut self, now: Instant) -> Option<(SocketAddr, Duration)> {
-        let left = self.until.saturating_duration_since(now);
-        let address = self.left.pop_front()?;
-        let is_last = self.left.is_empty();
-        Some((address, if is_last { left } else { left / 2 }))
     }
 }
 
@@ -452,19 +333,5 @@ mod tests {
         };
         addresses.order(&other).await;
         assert_eq!(addresses.names.lock().len(), 1);
-    }
-
-    #[test]
-    fn the_time_for_a_connection_is_shared_among_addresses() {
-        let now = Instant::now();
-        let second = Duration::from_secs(1);
-        let mut ways = Ways::new(all(&[1, 2, 3]).into(), now + 4 * second);
-        assert_eq!(ways.next(now), Some((all(&[1])[0], 2 * second)));
-        assert_eq!(ways.next(now + 2 * second), Some((all(&[2])[0], second)));
-        assert!(ways.is_another(now + 3 * second));
-        assert_eq!(ways.next(now + 3 * second), Some((all(&[3])[0], second)));
-        assert!(!ways.is_another(now + 3 * second));
-        let ways = Ways::new(all(&[1]).into(), now);
-        assert!(!ways.is_another(now));
     }
 }

@@ -1,5 +1,4 @@
 //! Peers and pools that fail: who is asked next, how often, and what it costs.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::time::{Duration, Instant};
 
@@ -7,34 +6,15 @@ use quota_proxy::cli::fake_upstream::Options;
 use quota_proxy::cli::fake_upstream::control::Control;
 use serde_json::{Value, json};
 
+use super::{access_lines, always, answer_of, ask, in_order, is_in_state};
 use crate::support::admin::Key;
 use crate::support::rig::{Builder, CHAT, CREDENTIAL, Rig, chat, chat_stream};
 use crate::support::upstream::{Manner, Upstream, json_answer, refusing};
 use crate::support::wait::{PATIENCE, eventually, that};
 use crate::support::wire::Wire;
 
-/// A fake that does this with every request.
-fn always(directives: &str) -> Options {
-    let mut always = Control::default();
-    always.apply(directives).unwrap();
-    Options {
-        always,
-        ..Options::default()
-    }
-}
-
 fn peer(url: &str) -> Value {
     json!({"url": url, "credential": CREDENTIAL})
-}
-
-/// One pool for all of OpenAI's models, whose peers are asked in this order.
-fn in_order(peers: &[&str]) -> Builder {
-    let peers: Vec<Value> = peers.iter().map(|url| peer(url)).collect();
-    Rig::builder().set(
-        "pools",
-        json!([{"name": "only", "dialect": "openai", "models": ["*"], "balance": "fallback",
-                "peers": peers}]),
-    )
 }
 
 /// Two pools with one peer each; the first has its own names for models, prices and bounds.
@@ -52,43 +32,10 @@ fn two_pools(first: &str, second: &str) -> Builder {
         )
 }
 
-async fn ask(rig: &Rig, key: &Key) -> u16 {
-    let answer = rig.post(CHAT, &key.secret, &chat("gpt-4o")).await;
-    let status = answer.status().as_u16();
-    // Read to its end: only then the exchange is over.
-    answer.bytes().await.unwrap();
-    status
-}
-
 /// What `/admin/pools` says of a peer.
 async fn peer_state(rig: &Rig, pool: usize, peer: usize) -> Value {
     let shown = rig.admin().get("/admin/pools").await;
     shown["pools"][pool]["peers"][peer].clone()
-}
-
-async fn is_in_state(rig: &Rig, peer: usize, state: &str) -> Value {
-    eventually(PATIENCE, || async {
-        that(peer_state(rig, 0, peer).await, |shown| {
-            shown["state"] == state
-        })
-    })
-    .await
-}
-
-async fn access_lines(rig: &Rig, count: usize) -> Vec<Value> {
-    let path = rig.folder().join("access.jsonl");
-    eventually(PATIENCE, || async {
-        let text = std::fs::read_to_string(&path).unwrap();
-        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
-        that(lines.collect::<Vec<Value>>(), |lines| lines.len() == count)
-    })
-    .await
-}
-
-fn answer_of(prompt: i64, completion: i64) -> Value {
-    json!({"object": "chat.completion", "choices": [], "model": "x",
-           "usage": {"prompt_tokens": prompt, "completion_tokens": completion,
-                     "total_tokens": prompt + completion}})
 }
 
 /// The second pool gets the client's body with its own alias and its own name for the bound; the

@@ -3,14 +3,11 @@
 use std::time::{Duration, Instant};
 
 use quota_proxy::cli::fake_upstream::Options;
-use quota_proxy::cli::fake_upstream::control::Control;
 use serde_json::{Value, json};
 
 use super::{access_lines, always, answer_of, ask, in_order, is_in_state};
-use crate::support::admin::Key;
 use crate::support::rig::{Builder, CHAT, CREDENTIAL, Rig, chat, chat_stream};
 use crate::support::upstream::{Manner, Upstream, json_answer, refusing};
-use crate::support::wait::{PATIENCE, eventually, that};
 use crate::support::wire::Wire;
 
 fn peer(url: &str) -> Value {

@@ -8,7 +8,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use quota_proxy::cli::screen::Screen;
 use quota_proxy::cli::{
-    check, demo, fake_upstream, key, manual, prices, serve, store, upgrade, usage,
+    check, demo, fake_upstream, key, manual, prices, reload, serve, store, upgrade, usage,
 };
 
 /// An edge proxy for LLM traffic: reserves quota before, meters during and settles exactly once after
@@ -24,6 +24,8 @@ struct Cli {
 enum Command {
     /// Run the edge and the admin service
     Serve(serve::Options),
+    /// Have the running server read its configuration again, and say what came of it
+    Reload(reload::Options),
     /// Put a new binary in the place of the running server; no request notices
     Upgrade(upgrade::Options),
     /// Validate a configuration: every fault at once
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
     let (mut out, mut err) = (io::stdout(), io::stderr());
     let done = match cli.command {
         Command::Serve(options) => serve::run(&options, &mut err),
+        Command::Reload(options) => reload::run(&options, &mut out),
         Command::Upgrade(options) => upgrade::run(&options, &mut out),
         Command::Check { config } => return report(&mut out, check::check(&config)),
         Command::Key(options) => key::run(&options, &mut Screen::new(&mut out, &mut err)),

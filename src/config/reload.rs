@@ -10,11 +10,6 @@ impl Config {
     /// way. A TLS listener that `new` does not name goes on as it is, and one that asks no certificates
     /// of clients begins to with a restart: sessions from before would be resumed without one for ever.
     pub fn reloaded(&self, new: Config) -> Config {
-        for (section, differs) in self.needing_restart(&new) {
-            if differs {
-                log::warn!("{section} has changed; that takes effect with a restart");
-            }
-        }
         let mut log = self.log.clone();
         log.level = new.log.level;
         let tls = self.edge.tls.iter().map(|old| {
@@ -50,12 +45,12 @@ impl Config {
         self.plugins.len() != new.plugins.len() || !pairs.into_iter().all(same)
     }
 
-    /// Each section that a reload leaves alone, and whether `new` says otherwise. Compared as shown:
+    /// The sections of which `new` says otherwise, and which a reload leaves alone. Compared as shown:
     /// secrets show no difference, and need none to be told.
-    fn needing_restart(&self, new: &Config) -> [(&'static str, bool); 9] {
+    pub fn needing_restart(&self, new: &Config) -> Vec<&'static str> {
         let differ =
             |a: &dyn std::fmt::Debug, b: &dyn std::fmt::Debug| format!("{a:?}") != format!("{b:?}");
-        [
+        let all = [
             ("server", differ(&self.server, &new.server)),
             (
                 "edge",
@@ -74,7 +69,9 @@ impl Config {
             ("quota", differ(&self.quota, &new.quota)),
             ("plugins", self.plugins_differ(new)),
             ("log.access", differ(&self.log.access, &new.log.access)),
-        ]
+        ];
+        let differing = all.into_iter().filter(|(_, differs)| *differs);
+        differing.map(|(section, _)| section).collect()
     }
 }
 
@@ -124,9 +121,7 @@ mod tests {
         };
         let named = |new: &str| {
             let old = load("plugins: [{name: a, config: {x: 1}}]");
-            let differs = old.needing_restart(&load(new));
-            let named = differs.into_iter().filter(|(_, differs)| *differs);
-            named.map(|(name, _)| name).collect::<Vec<_>>()
+            old.needing_restart(&load(new))
         };
         assert!(named("plugins: [{name: a, config: {x: 1}}]").is_empty());
         assert_eq!(named("plugins: [{name: a, config: {x: 2}}]"), ["plugins"]);

@@ -47,6 +47,8 @@ pub struct Ctx {
     pub strip_usage_chunk: bool,
     /// The last attempt ended before the peer could act on it: the same one is tried again.
     pub same_peer_again: bool,
+    /// The shortest round trip of the pooled connection in use; zero where it is a new one.
+    pub round_trip: Duration,
     /// A request that its peer never read was sent once more; it is not done again.
     pub repeated: bool,
     /// How the peer in use may be reached still.
@@ -92,6 +94,7 @@ impl Ctx {
             exchange: None,
             strip_usage_chunk: false,
             same_peer_again: false,
+            round_trip: Duration::ZERO,
             repeated: false,
             ways: None,
             passed_over: Vec::new(),

@@ -44,6 +44,7 @@ pub mod trip;
 mod verdict;
 mod watch;
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
@@ -208,6 +210,23 @@ impl ProxyHttp for Edge {
     ) -> Result<Box<HttpPeer>> {
         trip::wire(session, "upstream_peer");
         self.choose_peer(ctx).await.map(Box::new)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        _fd: RawFd,
+        digest: Option<&Digest>,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
+        ctx.round_trip = if reused {
+            retry::shortest_round_trip(digest)
+        } else {
+            Duration::ZERO
+        };
+        Ok(())
     }
 
     async fn upstream_request_filter(

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use pingora::protocols::ALPN;
+use pingora::protocols::{ALPN, Digest};
 use pingora::proxy::Session;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, RetryType};
@@ -26,14 +26,14 @@ impl Edge {
         connection_was_pooled: bool,
     ) -> Box<Error> {
         let mut e = late::attributed(session, e, ctx);
-        let never_read = was_never_read(&e, peer, connection_was_pooled);
-        e.retry.decide_reuse(false);
-        let wished = e.retry();
-        e.set_retry(false);
         let overdue = ctx.is_overdue();
         let Some(exchange) = ctx.exchange.as_mut() else {
+            e.set_retry(false);
             return e;
         };
+        let crossed = exchange.since_sent() < ctx.round_trip;
+        let never_read = was_never_read(&e, peer, connection_was_pooled, crossed);
+        e.set_retry(false);
         if *e.esource() == ErrorSource::Downstream || cut::is_cut(&e) {
             return e;
         }
@@ -45,8 +45,7 @@ impl Edge {
             return e;
         }
         let can_replay = can_replay(session, &ctx.body);
-        let at_once = wished || exchange.since_sent() <= STALE_SHOWS;
-        if never_read && at_once && !overdue && can_replay && !ctx.repeated {
+        if never_read && !overdue && can_replay && !ctx.repeated {
             ctx.repeated = true;
             ctx.same_peer_again = true;
             ctx.ways = None;
@@ -56,7 +55,10 @@ impl Edge {
             return e;
         }
         self.attempt_failed(exchange, &e);
-        let another = turned_us_away(&e) || wants_another(exchange, kind(&e));
+        // Who breaks off before a head has failed the request as one who answers 502.
+        let broke = *e.esource() == ErrorSource::Upstream;
+        let kind = kind(&e).or(broke.then_some(RetryOn::ServerError));
+        let another = turned_us_away(&e) || wants_another(exchange, kind);
         e.set_retry(can_replay && !overdue && another && exchange.may_try_another());
         e
     }
@@ -117,10 +119,6 @@ pub fn is_of_slow_client(error: &Error) -> bool {
     *error.esource() == ErrorSource::Downstream && *error.etype() == ErrorType::ReadTimedout
 }
 
-/// A connection that its peer had closed before the request came shows it at once; who closes later
-/// may have worked on the request, and may bill it.
-const STALE_SHOWS: Duration = Duration::from_millis(100);
-
 /// What Pingora says of an HTTP/1 answer of which no byte came.
 const NOTHING_CAME: &str = "bytes already read: 0";
 
@@ -128,8 +126,9 @@ const NOTHING_CAME: &str = "bytes already read: 0";
 ///
 /// Over HTTP/2 the peer says so itself (RFC 9113 section 8.7): by REFUSED_STREAM, or by a GOAWAY
 /// that leaves the stream out. Else it takes a pooled connection of HTTP/1 that was closed before all
-/// of the request was written, or before a byte of an answer came; the latter must show at once.
-fn was_never_read(error: &Error, peer: &HttpPeer, pooled: bool) -> bool {
+/// of the request was written; or before a byte of an answer came, where the word of it crossed the
+/// request on its way: see [`shortest_round_trip`].
+fn was_never_read(error: &Error, peer: &HttpPeer, pooled: bool, crossed: bool) -> bool {
     match (error.etype(), error.retry) {
         (ErrorType::HTTPStatus(_) | ErrorType::InvalidH2, _) => false,
         (_, RetryType::Decided(unprocessed)) if unprocessed => true,
@@ -139,10 +138,22 @@ fn was_never_read(error: &Error, peer: &HttpPeer, pooled: bool) -> bool {
                 .context
                 .as_ref()
                 .map_or("", |context| context.as_str());
-            pooled && context.contains(NOTHING_CAME)
+            pooled && crossed && context.contains(NOTHING_CAME)
         }
         _ => false,
     }
+}
+
+/// The shortest time in which a peer's answer to anything sent over this connection has come, as the
+/// kernel measured it (tcp(7), `TCP_INFO`). A connection's end that shows sooner after the first byte
+/// of a request was sent before its peer had that byte. Zero where nobody knows.
+pub fn shortest_round_trip(digest: Option<&Digest>) -> Duration {
+    let socket = digest.and_then(|digest| digest.socket_digest.as_ref());
+    let measured = socket.and_then(|socket| socket.tcp_info());
+    measured.map_or(Duration::ZERO, |measured| {
+        let shortest = measured.tcpi_min_rtt.min(measured.tcpi_rtt);
+        Duration::from_micros(u64::from(shortest))
+    })
 }
 
 /// Whether the pool wants another peer tried after such a failure, and there is one.
@@ -178,4 +189,67 @@ pub fn refusal(error: &Error, max_upload: usize) -> Option<Refusal> {
         _ if *error.esource() == ErrorSource::Upstream => Refusal::UpstreamUnavailable,
         _ => Refusal::Internal,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd as _;
+    use std::sync::Arc;
+
+    use pingora::http::RequestHeader;
+    use pingora::protocols::SocketDigest;
+    use pingora::protocols::http::v1::client::HttpSession;
+    use pingora::protocols::l4::stream::Stream;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// What Pingora says where a peer takes a request, says this much and closes.
+    async fn closed_after(said: &'static [u8]) -> Box<Error> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let peer = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; 16]).await.unwrap();
+            stream.write_all(said).await.unwrap();
+            // A close with bytes unread would be a reset.
+            stream.shutdown().await.unwrap();
+            stream
+        };
+        let ask = async {
+            let stream = Stream::from(TcpStream::connect(address).await.unwrap());
+            let mut session = HttpSession::new(Box::new(stream));
+            let head = RequestHeader::build("POST", b"/v1/x", None).unwrap();
+            session.write_request_header(Box::new(head)).await.unwrap();
+            session.read_response().await.unwrap_err()
+        };
+        tokio::join!(peer, ask).1
+    }
+
+    #[tokio::test]
+    async fn what_ends_a_request_that_was_never_read() {
+        let http = HttpPeer::new("127.0.0.1:1", false, String::new());
+        let silent = closed_after(b"").await;
+        assert!(was_never_read(&silent, &http, true, true));
+        // A new connection was nobody's idle one; an end that did not cross the request may answer it.
+        assert!(!was_never_read(&silent, &http, false, true));
+        assert!(!was_never_read(&silent, &http, true, false));
+        let begun = closed_after(b"HTTP/1.1 200 OK\r\nConte").await;
+        assert!(!was_never_read(&begun, &http, true, true));
+    }
+
+    #[tokio::test]
+    async fn the_kernel_knows_a_connections_round_trip() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let digest = Digest {
+            socket_digest: Some(Arc::new(SocketDigest::from_raw_fd(stream.as_raw_fd()))),
+            ..Digest::default()
+        };
+        let shortest = shortest_round_trip(Some(&digest));
+        assert!(shortest > Duration::ZERO && shortest < Duration::from_secs(1));
+        assert_eq!(shortest_round_trip(None), Duration::ZERO);
+    }
 }

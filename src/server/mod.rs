@@ -12,6 +12,7 @@ mod engine;
 mod notify;
 #[cfg(test)]
 mod panics;
+mod reload;
 mod shutdown;
 mod signals;
 pub mod upgrade;
@@ -42,6 +43,8 @@ use bind::{Bound, Term, WithSockets, bind};
 use books::Books;
 use checks::Checks;
 pub use engine::Engine;
+use notify::ServiceManager;
+use reload::Reload;
 use shutdown::Closing;
 use signals::Signals;
 use upgrade::{Giver, Succession, Taker};
@@ -168,21 +171,30 @@ fn build(
         access_log.clone(),
         settler,
     ));
+    let manager = Arc::new(ServiceManager::of_this_process());
+    let reload = Arc::new(Reload::new(
+        Arc::clone(&desk),
+        source.clone(),
+        Arc::clone(&manager),
+        Arc::clone(&metrics),
+    ));
     let sockets = edge.iter().chain(&tls).chain([&admin]);
     let giver = Arc::new(Giver::new(
         config.server.upgrade_sock.clone(),
         sockets.map(Bound::duplicate).collect::<io::Result<_>>()?,
         engine,
-        source.clone(),
+        source,
+        Arc::clone(&reload),
         Arc::clone(&draining),
     ));
     let signals = Signals::new(
         Arc::clone(&draining),
         Arc::clone(&desk),
         access_log.clone(),
-        source,
+        reload,
         Arc::clone(&closing),
         giver.taken(),
+        manager,
     );
     let parts = Parts {
         admin: AdminState {

@@ -2,7 +2,6 @@
 //! manager hears what becomes of them. A process whose place another has taken ends here, too.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,20 +12,18 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::notify::ServiceManager;
+use super::reload::Reload;
 use super::shutdown::Closing;
 use super::upgrade::Successor;
-use crate::config;
 use crate::exchange::Desk;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::event::Reloaded;
-use crate::telemetry::log as logging;
 
 /// Waits for signals while the server runs.
 pub struct Signals {
     draining: Arc<AtomicBool>,
     desk: Arc<Desk>,
     access_log: Option<Arc<AccessLog>>,
-    source: Option<PathBuf>,
+    reload: Arc<Reload>,
     closing: Arc<Closing>,
     taken: watch::Receiver<Option<Successor>>,
     manager: Arc<ServiceManager>,
@@ -48,18 +45,19 @@ impl Signals {
         draining: Arc<AtomicBool>,
         desk: Arc<Desk>,
         access_log: Option<Arc<AccessLog>>,
-        source: Option<PathBuf>,
+        reload: Arc<Reload>,
         closing: Arc<Closing>,
         taken: watch::Receiver<Option<Successor>>,
+        manager: Arc<ServiceManager>,
     ) -> Self {
         Signals {
             draining,
             desk,
             access_log,
-            source,
+            reload,
             closing,
             taken,
-            manager: Arc::new(ServiceManager::of_this_process()),
+            manager,
             heard: Mutex::default(),
         }
     }
@@ -88,30 +86,6 @@ impl Signals {
     /// Whom to tell that everything is built and listens.
     pub fn manager(&self) -> Arc<ServiceManager> {
         Arc::clone(&self.manager)
-    }
-
-    /// Pools, prices, tiers, certificates and log level change as one whole; a bad file changes nothing.
-    fn reload(&self) {
-        self.manager.reloading();
-        let env = |name: &str| std::env::var(name).ok();
-        let loaded = config::load(self.source.as_deref(), &env);
-        let taken = loaded.is_ok();
-        match loaded {
-            Ok(loaded) => {
-                logging::set_level(loaded.config.log.level);
-                loaded.tell();
-                let old = Arc::clone(&self.desk.live.load().config);
-                let config = Arc::new(old.reloaded(loaded.config));
-                let live = self.desk.live.load().changed(config);
-                self.desk.live.store(Arc::new(live));
-                Reloaded { faults: None }.emit();
-            }
-            Err(faults) => Reloaded {
-                faults: Some(&faults.to_string()),
-            }
-            .emit(),
-        }
-        self.manager.reloaded(taken);
     }
 
     /// From here on nothing more is taken.
@@ -173,7 +147,10 @@ impl ShutdownSignalWatch for Signals {
                     self.drain();
                     return ShutdownSignal::FastShutdown;
                 }
-                () = next(&mut heard.hangup) => self.reload(),
+                () = next(&mut heard.hangup) => {
+                    // Its verdict is in the log.
+                    drop(self.reload.run());
+                }
                 () = next(&mut heard.reopen) => {
                     if let Some(access_log) = &self.access_log {
                         access_log.reopen();

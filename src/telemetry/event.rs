@@ -257,12 +257,13 @@ impl LoginRefused {
 #[derive(Debug)]
 pub struct Reloaded<'a> {
     /// Why it was refused, where it was.
-    pub faults: Option<&'a str>,
+    pub refused: Option<&'a str>,
 }
 
 impl Reloaded<'_> {
-    pub fn emit(&self) {
-        match self.faults {
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.reloaded(self.refused.is_none());
+        match self.refused {
             None => log::info!("configuration reloaded"),
             Some(faults) => log::error!("configuration not reloaded, the old one stays: {faults}"),
         }

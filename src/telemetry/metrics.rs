@@ -130,6 +130,7 @@ pub struct Metrics {
     pub(super) store: StoreFamilies,
     pools: RwLock<HashMap<String, Arc<PoolMetrics>>>,
     access_log_dropped: IntCounter,
+    config_good: IntGauge,
     login_failures: IntCounter,
 }
 
@@ -144,6 +145,11 @@ impl Metrics {
             &["version"],
         )?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let config_good = make.gauge(
+            "quota_proxy_config_last_reload_successful",
+            "1 where the configuration that was read last holds, 0 where it was refused.",
+        )?;
+        config_good.set(1);
         Ok(Metrics {
             exchanges: ExchangeFamilies::new(make)?,
             upstream: UpstreamFamilies::new(make)?,
@@ -154,10 +160,16 @@ impl Metrics {
                 "access_log_dropped_total",
                 "Access log lines that could not be kept.",
             )?,
+            config_good,
             login_failures: make
                 .counter("admin_login_failures_total", "Refused sign-ins and tokens.")?,
             registry,
         })
+    }
+
+    /// A configuration was read while the process runs: it holds, or was refused.
+    pub fn reloaded(&self, holds: bool) {
+        self.config_good.set(i64::from(holds));
     }
 
     /// Counts an exchange that has ended. `status` 0: no answer was begun.

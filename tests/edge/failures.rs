@@ -65,7 +65,7 @@ const fn broken(first: First) -> Row {
 
 use First::{Fake, Hangs, Refuses};
 
-const ROWS: [Row; 16] = [
+const ROWS: [Row; 17] = [
     row(Refuses, &[], 200, true, Some("connect"), "connect"),
     row(Hangs, &[], 504, false, Some("timeout"), "timeout"),
     row(Hangs, &["timeout"], 200, true, Some("timeout"), "timeout"),
@@ -86,16 +86,17 @@ const ROWS: [Row; 16] = [
         Some("timeout"),
         "timeout",
     ),
-    // Broken off before the head: it may have worked on it, and none of `retry.on` names that.
+    // Broken off before the head: it may have worked on it.
     row(Fake("drop"), &[], 502, false, Some("broken"), "broken"),
     row(
         Fake("drop"),
-        &["connect", "timeout", "5xx", "429"],
+        &["connect", "timeout", "429"],
         502,
         false,
         Some("broken"),
         "broken",
     ),
+    row(Fake("drop"), &["5xx"], 200, true, Some("broken"), "broken"),
     row(
         Fake("status=429"),
         &[],

@@ -2,6 +2,8 @@
 //! disk up.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use crate::support::admin::Key;
@@ -13,6 +15,16 @@ async fn says(rig: &Rig, what: &str) {
         that(rig.process().output(), |said| said.contains(what))
     })
     .await;
+}
+
+/// `quota-proxy reload`: its exit code, and what it says.
+async fn reload(rig: &Rig) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quota-proxy"));
+    command.arg("reload").arg("--config").arg(rig.config_path());
+    let run = move || command.output().unwrap();
+    let said = tokio::task::spawn_blocking(run).await.unwrap();
+    let text = [said.stdout, said.stderr].concat();
+    (said.status.code(), String::from_utf8(text).unwrap())
 }
 
 async fn status(rig: &Rig, key: &Key, model: &str) -> u16 {
@@ -109,6 +121,55 @@ async fn a_bad_file_is_refused_and_the_old_one_stays() {
     .await;
     assert_eq!(status(&rig, &key, "gpt-4o").await, 200);
     rig.end().await;
+}
+
+#[tokio::test]
+async fn the_command_tells_the_verdict() {
+    let mut rig = Rig::start().await;
+    eventually(PATIENCE, || async {
+        std::fs::metadata(rig.folder().join("upgrade.sock")).map_err(|fault| fault.to_string())
+    })
+    .await;
+    let key = rig.admin().key(0).await;
+    let gauge = async || {
+        let name = "quota_proxy_config_last_reload_successful";
+        rig.admin().metric(name).await
+    };
+    let mut config = rig.config();
+    config["pools"][2]["models"] = json!(["gpt-*", "new-*"]);
+    config["quota"]["reservation_ttl"] = json!("77m");
+    rig.write_config(&config);
+    assert_eq!(status(&rig, &key, "new-model").await, 404);
+    let (code, said) = reload(&rig).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("holds") && said.contains("quota has changed"),
+        "{said}"
+    );
+    // It has returned: the new configuration holds.
+    assert_eq!(status(&rig, &key, "new-model").await, 200);
+
+    config["pools"][2]["models"] = json!(["other-*"]);
+    config["quota"] = json!({"admision": "strict"});
+    rig.write_config(&config);
+    let (code, said) = reload(&rig).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("admision") && said.contains("goes on"),
+        "{said}"
+    );
+    assert_eq!(gauge().await, 0.0);
+    assert_eq!(status(&rig, &key, "new-model").await, 200);
+
+    config["quota"] = json!({});
+    rig.write_config(&config);
+    assert_eq!(reload(&rig).await.0, Some(0));
+    assert_eq!(gauge().await, 1.0);
+    assert_eq!(status(&rig, &key, "new-model").await, 404);
+    assert!(rig.term().await.success());
+    let (code, said) = reload(&rig).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("no running server"), "{said}");
 }
 
 #[tokio::test]

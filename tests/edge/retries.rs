@@ -131,8 +131,7 @@ async fn after_a_rejected_credential() {
 }
 
 /// The connection of the first answer is pooled; the upstream hangs up just as the second request
-/// comes. It never saw that request, so the same peer gets it again. Where the machine is slower than
-/// the time in which that must show, the client is told so, and asks again itself.
+/// comes. Where nobody can know whether it read that, the client is told so, and asks again itself.
 #[tokio::test]
 async fn after_a_stale_pooled_connection() {
     let answer = json!({"object": "chat.completion", "choices": [], "model": "gpt-4o",

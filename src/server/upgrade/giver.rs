@@ -14,6 +14,7 @@ use tokio::sync::{Mutex, watch};
 use super::socket::{self, own_user};
 use super::{Asked, PATIENCE, PROTOCOL, Said, Slot};
 use crate::server::engine::{Engine, Lent};
+use crate::server::reload::Reload;
 use crate::store::movable::frame;
 
 /// How long one that connects may take to say what it wants.
@@ -35,6 +36,7 @@ pub struct Giver {
     engine: Engine,
     /// The configuration that a new process is to load.
     pub(super) source: Option<PathBuf>,
+    reload: Arc<Reload>,
     /// It has been told to end: its place is not given any more.
     draining: Arc<AtomicBool>,
     pub(super) taken: watch::Sender<Option<Successor>>,
@@ -61,6 +63,7 @@ impl Giver {
         sockets: Vec<(Slot, OwnedFd)>,
         engine: Engine,
         source: Option<PathBuf>,
+        reload: Arc<Reload>,
         draining: Arc<AtomicBool>,
     ) -> Self {
         Giver {
@@ -68,6 +71,7 @@ impl Giver {
             sockets: parking_lot::Mutex::new(sockets),
             engine,
             source,
+            reload,
             draining,
             taken: watch::Sender::new(None),
             failure: parking_lot::Mutex::default(),
@@ -121,6 +125,7 @@ impl Giver {
         let asked = tokio::time::timeout(FIRST_WORD, frame::receive(&mut connection)).await;
         match asked {
             Ok(Ok(Asked::Start { binary })) => self.start(binary, connection).await,
+            Ok(Ok(Asked::Reload)) => self.reload(connection).await,
             Ok(Ok(Asked::Take { protocol, release })) => {
                 let pid = who.pid().unwrap_or_default();
                 let successor = Successor { pid, release };
@@ -135,6 +140,21 @@ impl Giver {
             // Somebody who only looked, or does not know what to say.
             _ => {}
         }
+    }
+
+    /// Answers one `quota-proxy reload`.
+    async fn reload(&self, mut connection: UnixStream) {
+        let reload = Arc::clone(&self.reload);
+        let done = tokio::task::spawn_blocking(move || reload.run()).await;
+        let said = match done {
+            Ok(Ok(waiting)) => Said::Reloaded {
+                waiting: waiting.into_iter().map(String::from).collect(),
+            },
+            Ok(Err(why)) => Said::Refused(why),
+            Err(fault) => Said::Refused(fault.to_string()),
+        };
+        // Where nobody waits for it the log has it.
+        drop(frame::send(&mut connection, &said).await);
     }
 
     async fn give(&self, successor: Successor, protocol: u32, mut connection: UnixStream) {

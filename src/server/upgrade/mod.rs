@@ -65,6 +65,8 @@ pub enum Asked {
     Thanks,
     /// I cannot take over, and end.
     Failed(String),
+    /// Read the configuration again, and tell what became of it.
+    Reload,
 }
 
 /// What it says.
@@ -84,6 +86,10 @@ pub enum Said {
     },
     Yours,
     Go,
+    /// It holds, but for the sections that wait for a restart.
+    Reloaded {
+        waiting: Vec<String>,
+    },
     /// Nothing has changed, and why.
     Refused(String),
 }

@@ -73,12 +73,12 @@ impl Succession {
                 (runtime, before)
             }
         };
-        self.manager.ready();
         runtime.block_on(async {
             if let Err(fault) = Arc::clone(&self.giver).listen(replace).await {
                 let path = self.giver.path().display();
                 log::warn!("this process cannot be upgraded while it runs: {path}: {fault}");
             }
+            self.manager.ready();
             if let Some(before) = before {
                 serve(before, self.store, &self.active).await;
             }

@@ -10,35 +10,11 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{access_lines, answer_of, ask, counts, in_order, name_of};
 use crate::support::rig::{CREDENTIAL, Rig};
-use crate::support::upstream::{Manner, Upstream, json_answer};
+use crate::support::upstream::json_answer;
 use crate::support::wire::Wire;
 
 fn good() -> String {
     json_answer("200 OK", "", &answer_of(1, 1))
-}
-
-/// The server hangs up as the second request arrives. On a machine that is slower than the time in
-/// which that must show the client gets a 502, and is served at the next try; never is one sent twice.
-#[tokio::test]
-async fn what_an_idle_connections_end_cut_off_is_sent_once_more() {
-    let upstream = Upstream::start(Manner::HangUpOnSecond(good())).await;
-    let rig = in_order(&[&upstream.url()]).start().await;
-    let key = rig.admin().key(0).await;
-    assert_eq!(ask(&rig, &key).await, 200);
-    let status = ask(&rig, &key).await;
-    assert!(matches!(status, 200 | 502), "{status}");
-    assert_eq!(upstream.seen().len(), if status == 200 { 2 } else { 1 });
-    if status == 200 {
-        let line = &access_lines(&rig, 2).await[1];
-        assert_eq!(line["attempts"], 1, "{line}");
-        assert_eq!(line["failed_attempts"][0]["reason"], "stale", "{line}");
-        let name = upstream.address;
-        let labels = format!(r#"outcome="stale",peer="{name}",pool="only""#);
-        counts(&rig, "upstream_attempts_total", &labels, 1).await;
-        let labels = format!(r#"outcome="ok",peer="{name}",pool="only""#);
-        counts(&rig, "upstream_attempts_total", &labels, 2).await;
-    }
-    rig.end().await;
 }
 
 /// Answers the first request of its first connection; after that it reads each request whole, waits,
@@ -71,33 +47,23 @@ async fn reads_and_hangs_up(pause: Duration) -> (SocketAddr, Arc<Mutex<usize>>) 
     (address, read)
 }
 
-/// It was read whole and worked on for a while: it may be billed, and is not sent again.
+/// A request that was read whole may be billed, however soon its peer hangs up: it is not sent again.
 #[tokio::test]
 async fn what_was_read_whole_is_not_sent_again() {
-    let (address, read) = reads_and_hangs_up(Duration::from_millis(300)).await;
-    let rig = in_order(&[&format!("http://{address}")]).start().await;
-    let key = rig.admin().key(0).await;
-    assert_eq!(ask(&rig, &key).await, 200);
-    assert_eq!(ask(&rig, &key).await, 502);
-    assert_eq!(*read.lock().unwrap(), 2);
-    let line = &access_lines(&rig, 2).await[1];
-    assert_eq!(line["failed_attempts"][0]["reason"], "broken", "{line}");
-    rig.end().await;
-}
-
-/// Whatever happens, one exchange costs its peer two requests at the most.
-#[tokio::test]
-async fn it_is_sent_once_more_and_no_oftener() {
-    let (address, read) = reads_and_hangs_up(Duration::ZERO).await;
-    let rig = in_order(&[&format!("http://{address}")]).start().await;
-    let key = rig.admin().key(0).await;
-    assert_eq!(ask(&rig, &key).await, 200);
-    assert_eq!(ask(&rig, &key).await, 502);
-    let read = *read.lock().unwrap();
-    assert!((2..=3).contains(&read), "{read}");
-    // A connection that was made for it is nobody's idle one.
-    assert_eq!(ask(&rig, &key).await, 502);
-    rig.end().await;
+    for pause in [Duration::ZERO, Duration::from_millis(300)] {
+        let (address, read) = reads_and_hangs_up(pause).await;
+        let rig = in_order(&[&format!("http://{address}")]).start().await;
+        let key = rig.admin().key(0).await;
+        assert_eq!(ask(&rig, &key).await, 200);
+        assert_eq!(ask(&rig, &key).await, 502);
+        assert_eq!(*read.lock().unwrap(), 2);
+        let line = &access_lines(&rig, 2).await[1];
+        assert_eq!(line["failed_attempts"][0]["reason"], "broken", "{line}");
+        // Nor over a connection of its own.
+        assert_eq!(ask(&rig, &key).await, 502);
+        assert_eq!(*read.lock().unwrap(), 3);
+        rig.end().await;
+    }
 }
 
 /// What an HTTP/2 server by hand does with its requests, in turn; with the last one it goes on.

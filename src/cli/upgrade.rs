@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::running::{self, out_of_turn};
+use super::running::{Server, out_of_turn};
 use super::serve;
 use crate::server::upgrade::{Asked, Said};
 
@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 #[derive(Debug, clap::Args)]
 pub struct Options {
     #[command(flatten)]
-    running: running::Options,
+    server: Server,
     /// The new binary, as the server sees it [default: this one]
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
@@ -31,15 +31,11 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), String> {
         None => std::env::current_exe(),
     };
     let binary = binary.map_err(|fault| format!("which binary? {fault}"))?;
-    serve::runtime()?.block_on(upgrade(&options.running, binary, out))
+    serve::runtime()?.block_on(upgrade(&options.server, binary, out))
 }
 
-async fn upgrade(
-    running: &running::Options,
-    binary: PathBuf,
-    out: &mut dyn Write,
-) -> Result<(), String> {
-    let mut running = running.ask(&Asked::Start { binary }, PATIENCE).await?;
+async fn upgrade(server: &Server, binary: PathBuf, out: &mut dyn Write) -> Result<(), String> {
+    let mut running = server.ask(&Asked::Start { binary }, PATIENCE).await?;
     let before = running.pid();
     loop {
         let line = match running.says().await? {

@@ -154,6 +154,7 @@ fn build(
     let tls = bind_all("edge.tls", &tls_addresses, &mut taker)?;
     let admin = bind_one("admin.listen", config.admin.listen, &mut taker)?;
     let metrics = Arc::new(Metrics::new().map_err(|fault| StartError::Metrics(fault.to_string()))?);
+    metrics.certificates(&config.certificate_expiries());
     let access_log = open_access_log(&config, &metrics)?;
     let engine = open_books(&config, taker)?;
     let store = engine.store();

@@ -75,6 +75,7 @@ impl Reload {
             log::warn!("{section} has changed; that takes effect with a restart");
         }
         let config = Arc::new(live.config.reloaded(loaded.config));
+        self.metrics.certificates(&config.certificate_expiries());
         self.desk.live.store(Arc::new(live.changed(config)));
         Ok(waiting)
     }

@@ -135,6 +135,7 @@ pub(super) fn state(
         None => ledger.abandon_all(now, options.lost_reservation),
     };
     let mut state = State::new(ledger);
+    state.lost_at_open = lost.len();
     state.activity = activities;
     for lost in lost {
         let reservation = &lost.open.reservation;

@@ -7,6 +7,7 @@
 )]
 
 mod crowd;
+mod demo;
 mod failover;
 mod leases;
 mod lost_replies;

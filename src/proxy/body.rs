@@ -20,7 +20,7 @@ use pingora::proxy::Session;
 use super::budget::Share;
 use super::tempo::Tempo;
 use crate::exchange::Refusal;
-use crate::metering::multipart_model;
+use crate::metering::{FormModel, multipart_model};
 
 /// Pingora's retry buffer, in bytes.
 const REPLAY: usize = 64 * 1024;
@@ -43,8 +43,13 @@ pub enum Body {
     Passing,
     /// Held whole: these bytes go out on each attempt, whatever was read.
     Held(Bytes),
-    /// Peeked at: this head goes before what is still to come, on each attempt.
-    Headed { head: Bytes, due: bool },
+    /// Peeked at: this head goes before what is still to come, on each attempt. `length` is that of the
+    /// whole, where it is not what the client said.
+    Headed {
+        head: Bytes,
+        due: bool,
+        length: Option<usize>,
+    },
 }
 
 /// The bounds a body is read under.
@@ -188,7 +193,9 @@ async fn read_all(
 /// What a peek at a streamed upload found.
 #[derive(Debug)]
 pub struct Peeked {
-    pub model: Option<String>,
+    pub model: Option<FormModel>,
+    /// Bytes of the whole, where the client said so.
+    pub length: Option<usize>,
     pub body: Body,
     /// The upload was short, came without a length and is here whole: it needs a relay.
     pub whole: Option<Bytes>,
@@ -205,6 +212,7 @@ pub async fn peek_upload(
     if framing == Framing::Empty || !is_multipart(content_type) {
         return Ok(Peeked {
             model: None,
+            length: None,
             body: Body::Passing,
             whole: None,
         });
@@ -231,9 +239,18 @@ pub async fn peek_upload(
     }
     let head = head.freeze();
     let whole = ended.then(|| head.clone());
+    let length = match framing {
+        Framing::Length(length) => Some(length),
+        Framing::Empty | Framing::Unknown => None,
+    };
     Ok(Peeked {
         model,
-        body: Body::Headed { head, due: true },
+        length,
+        body: Body::Headed {
+            head,
+            due: true,
+            length: None,
+        },
         whole,
     })
 }
@@ -260,6 +277,7 @@ async fn peek_tail(
     let bytes = head.freeze();
     Ok(Peeked {
         model: multipart_model(content_type, &bytes),
+        length: Some(length),
         body: Body::Held(bytes),
         whole: None,
     })
@@ -278,7 +296,7 @@ impl Body {
         match self {
             Body::Passing => {}
             Body::Held(bytes) => *piece = end.then(|| bytes.clone()),
-            Body::Headed { head, due } => {
+            Body::Headed { head, due, .. } => {
                 if *due {
                     *due = false;
                     let mut joined =
@@ -303,7 +321,8 @@ impl Body {
     pub fn length(&self) -> Option<usize> {
         match self {
             Body::Held(bytes) => Some(bytes.len()),
-            Body::Passing | Body::Headed { .. } => None,
+            Body::Headed { length, .. } => *length,
+            Body::Passing => None,
         }
     }
 }
@@ -358,6 +377,7 @@ mod tests {
         let mut body = Body::Headed {
             head: Bytes::from_static(b"ab"),
             due: true,
+            length: None,
         };
         for _ in 0..2 {
             body.attempt_begins();

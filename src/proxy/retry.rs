@@ -47,6 +47,9 @@ impl Edge {
         let can_replay = can_replay(session, &ctx.body);
         if never_read && !overdue && can_replay && !ctx.repeated {
             ctx.repeated = true;
+            // HTTP_1_1_REQUIRED (RFC 9113 section 7). Pingora notes it for connections that are shared;
+            // this one gets its own.
+            ctx.wants_http1 = *e.etype() == ErrorType::H2Downgrade;
             ctx.same_peer_again = true;
             ctx.ways = None;
             self.attempt_ended(exchange, UpstreamOutcome::Stale, e.etype().as_str());

@@ -168,6 +168,10 @@ fn health_check(field: Field<'_>) -> HealthCheck {
         // Who answers 401 or 404 is there.
         expect: section.list("expect", vec![100..=499], statuses),
     };
+    if section.field("expect").is_some() && section.lacks("expect") {
+        let message = "is empty, and nothing would pass; expected statuses such as [200, 401]";
+        section.place_of("expect").fault(message);
+    }
     section.finish();
     check
 }

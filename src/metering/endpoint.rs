@@ -323,7 +323,7 @@ mod tests {
             assert_eq!(model(path).as_deref(), Some(named), "{path}");
             let place = model_in_path(path).unwrap();
             let put = format!("{}NEW{}", &path[..place.start], &path[place.end..]);
-            assert_eq!(model(&put).as_deref(), Some("NEW"), "{put}");
+            assert_eq!(model_of_path(&put).as_deref(), Some("NEW"), "{put}");
         }
     }
 }

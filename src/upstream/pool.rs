@@ -344,7 +344,7 @@ mod tests {
                     peers: [{url: 'http://h:1'}]}]";
         let before = Pools::new(&configs(yaml), None);
         before.all()[0].peers[0].health.checked(false);
-        let unchecked = configs(&yaml.replace("health_check: {path: /x}, ", ""));
+        let unchecked = configs(&yaml.replace("health_check: {path: /x, fall: 1}, ", ""));
         let after = Pools::new(&unchecked, Some(&before));
         assert!(!after.all()[0].peers[0].health.is_down());
         // One that was under way then has nothing to say any more.

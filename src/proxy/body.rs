@@ -18,6 +18,7 @@ use bytes::{Bytes, BytesMut};
 use pingora::proxy::Session;
 
 use super::budget::Share;
+use super::form::is_multipart;
 use super::tempo::Tempo;
 use crate::exchange::Refusal;
 use crate::metering::{FormModel, multipart_model};
@@ -34,6 +35,15 @@ enum Framing {
     Empty,
     Length(usize),
     Unknown,
+}
+
+impl Framing {
+    fn length(self) -> Option<usize> {
+        match self {
+            Framing::Length(length) => Some(length),
+            Framing::Empty | Framing::Unknown => None,
+        }
+    }
 }
 
 /// A request body on its way upstream.
@@ -221,7 +231,8 @@ pub async fn peek_upload(
     let mut head = BytesMut::new();
     let mut model = None;
     let mut ended = false;
-    while model.is_none() && head.len() < PEEK && !ended {
+    // Without a length, all of a short one: it can be sent again then.
+    while (model.is_none() || framing == Framing::Unknown) && head.len() < PEEK && !ended {
         if let Framing::Length(length) = framing {
             let remaining = length.saturating_sub(head.len());
             if remaining <= REPLAY {
@@ -235,17 +246,13 @@ pub async fn peek_upload(
             None => ended = true,
         }
         ended |= session.as_mut().is_body_done();
-        model = multipart_model(content_type, &head);
+        model = model.or_else(|| multipart_model(content_type, &head));
     }
     let head = head.freeze();
     let whole = ended.then(|| head.clone());
-    let length = match framing {
-        Framing::Length(length) => Some(length),
-        Framing::Empty | Framing::Unknown => None,
-    };
     Ok(Peeked {
         model,
-        length,
+        length: framing.length(),
         body: Body::Headed {
             head,
             due: true,
@@ -253,11 +260,6 @@ pub async fn peek_upload(
         },
         whole,
     })
-}
-
-fn is_multipart(content_type: &str) -> bool {
-    let kind = content_type.split_once('/').map(|(kind, _)| kind.trim());
-    kind.is_some_and(|kind| kind.eq_ignore_ascii_case("multipart"))
 }
 
 /// The upload is short enough to be read to its end: then it is simply held.

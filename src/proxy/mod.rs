@@ -161,11 +161,6 @@ impl Edge {
         ));
         extra
     }
-
-    /// An error of ours in Pingora's terms; the cause is told by `fail_to_proxy`.
-    fn no_peer() -> Box<Error> {
-        Error::explain(ErrorType::ConnectNoRoute, "no peer is left to try").into_up()
-    }
 }
 
 #[async_trait]

@@ -101,6 +101,11 @@ impl Edge {
         }
         Ok(http)
     }
+
+    /// An error of ours in Pingora's terms; the cause is told by `fail_to_proxy`.
+    pub(super) fn no_peer() -> Box<Error> {
+        Error::explain(ErrorType::ConnectNoRoute, "no peer is left to try").into_up()
+    }
 }
 
 /// Authorities of peers in the form that a connection takes. What a reload has left behind is

@@ -98,21 +98,23 @@ fn what_needs_tls_is_a_fault_without_it() {
     assert!(told[0].starts_with("q.yaml:1: pools[0].peers[0].sni: has no effect without TLS"));
 }
 
-fn check_of(fields: &str) -> Result<config::HealthCheck, Vec<String>> {
+fn check_of(fields: &str) -> Result<Option<config::HealthCheck>, Vec<String>> {
     let text = format!(
         "pools: [{{name: a, dialect: openai, models: [x], health_check: {{path: /x{fields}}}, peers: [{{url: 'http://a'}}]}}]"
     );
     let loaded = load(&text, Path::new("."))?;
-    Ok(loaded.pools[0].health_check.clone().unwrap())
+    Ok(loaded.pools[0].health_check.clone())
 }
 
 #[test]
 fn what_a_health_check_takes_to_count() {
-    let usual = check_of("").unwrap();
+    let usual = check_of("").unwrap().unwrap();
     assert_eq!((usual.rise, usual.fall), (1, 2));
     assert_eq!(usual.timeout, Duration::from_secs(5));
     assert!(usual.accepts(200) && usual.accepts(404) && !usual.accepts(500));
-    let own = check_of(", interval: 100ms, rise: 3, fall: 1, expect: [2xx, 401-403, 429]").unwrap();
+    let own = check_of(", interval: 100ms, rise: 3, fall: 1, expect: [2xx, 401-403, 429]")
+        .unwrap()
+        .unwrap();
     assert_eq!((own.rise, own.fall), (3, 1));
     assert_eq!(own.timeout, Duration::from_secs(1));
     let passes = [200, 299, 401, 403, 429]

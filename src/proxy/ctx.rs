@@ -12,6 +12,7 @@ use super::busy::Gathered;
 use super::cut::Cutting;
 use super::edit::Original;
 use super::facts::Facts;
+use super::form::Form;
 use super::relay;
 use super::tempo::Tempo;
 use crate::exchange::Exchange;
@@ -36,6 +37,8 @@ pub struct Ctx {
     pub body: Body,
     /// The client's own body, from which another pool's is made.
     pub original: Option<Original>,
+    /// A form that names its model.
+    pub form: Option<Form>,
     pub share: Option<Share>,
     pub request_size: usize,
     /// Of a body that is streamed.
@@ -51,6 +54,8 @@ pub struct Ctx {
     pub round_trip: Duration,
     /// A request that its peer never read was sent once more; it is not done again.
     pub repeated: bool,
+    /// Its peer said that it takes it over HTTP/1.1 alone.
+    pub wants_http1: bool,
     /// How the peer in use may be reached still.
     pub ways: Option<Ways>,
     /// Peers that were not asked because they rest or have too little room; each once.
@@ -87,6 +92,7 @@ impl Ctx {
             model: None,
             body: Body::Passing,
             original: None,
+            form: None,
             share: None,
             request_size: 0,
             tempo: None,
@@ -96,6 +102,7 @@ impl Ctx {
             same_peer_again: false,
             round_trip: Duration::ZERO,
             repeated: false,
+            wants_http1: false,
             ways: None,
             passed_over: Vec::new(),
             cutting: Cutting::default(),

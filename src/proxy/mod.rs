@@ -4,7 +4,7 @@
 //! |---|---|
 //! | a connection, an HTTP/2 stream | `door`: under a `watch`, which ends what takes too long |
 //! | `request_filter` | `facts` (head), `entry` (body, then the exchange is opened), `local` (answered here), `relay` |
-//! | `upstream_peer` | `peer`, `addresses`; `edit` makes the body of another pool |
+//! | `upstream_peer` | `peer`, `addresses`; `edit` and `form` make the body of another pool |
 //! | `upstream_request_filter` | `headers` |
 //! | `request_body_filter` | `body` |
 //! | `fail_to_connect`, `error_while_proxy`, `upstream_response_filter` | `retry`, `verdict` |
@@ -27,6 +27,7 @@ mod edit;
 mod entry;
 mod facts;
 mod finish;
+mod form;
 mod h2_stream;
 mod headers;
 mod late;
@@ -55,7 +56,7 @@ use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, Result};
 
 use crate::admin::EdgePort;
 use crate::admin::paths::is_ours;
@@ -160,11 +161,6 @@ impl Edge {
         ));
         extra
     }
-
-    /// An error of ours in Pingora's terms; the cause is told by `fail_to_proxy`.
-    fn no_peer() -> Box<Error> {
-        Error::explain(ErrorType::ConnectNoRoute, "no peer is left to try").into_up()
-    }
 }
 
 #[async_trait]
@@ -245,13 +241,8 @@ impl ProxyHttp for Edge {
         }
         let dialect = exchange.dialect;
         let peer = exchange.peer().ok_or_else(Self::no_peer)?;
-        let is_socket = ctx
-            .facts
-            .as_ref()
-            .is_some_and(|facts| facts.socket.is_some());
         let alias = exchange.route().upstream_model.as_deref();
-        let socket_model = alias.filter(|_| is_socket);
-        headers::to_upstream(upstream_request, peer, dialect, length, socket_model)
+        headers::to_upstream(upstream_request, peer, dialect, length, alias)
     }
 
     async fn request_body_filter(

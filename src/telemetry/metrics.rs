@@ -270,6 +270,7 @@ impl Metrics {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::telemetry::peers::PeerState;
 
     pub(in crate::telemetry) fn rendered(act: impl Fn(&Metrics)) -> String {
         let metrics = Metrics::new().unwrap();
@@ -349,7 +350,13 @@ pub(super) mod tests {
         let text = rendered(|m| {
             m.refused("insufficient_quota");
             m.flag(Flag::Cut);
-            m.peers.healthy("p", "a:1", true);
+            m.peers.show(vec![PeerState {
+                pool: String::from("p"),
+                peer: String::from("a:1"),
+                healthy: true,
+                down: false,
+                running: 0,
+            }]);
         });
         has(
             &text,

@@ -23,6 +23,9 @@ const LOOKS: usize = 256;
 /// Who is asked to go does so at once; this is for a process that is short of time.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
+/// A quarter of all places may be waited for, and never fewer than this.
+const FEWEST_WAITING: usize = 16;
+
 /// Between two log lines.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -30,6 +33,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Places {
     free: Arc<Semaphore>,
+    /// New connections that wait for one to go have descriptors too.
+    waiting: Semaphore,
     taken: Mutex<Taken>,
     metrics: Arc<Metrics>,
 }
@@ -57,6 +62,7 @@ impl Places {
     pub fn new(most: usize, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Places {
             free: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
+            waiting: Semaphore::new((most / 4).clamp(FEWEST_WAITING, Semaphore::MAX_PERMITS)),
             taken: Mutex::default(),
             metrics,
         })
@@ -82,7 +88,9 @@ impl Places {
 
     async fn make_room(&self) -> Option<OwnedSemaphorePermit> {
         let mut permit = None;
-        if self.dismiss_one() {
+        if let Ok(_waits) = self.waiting.try_acquire()
+            && self.dismiss_one()
+        {
             let freed = timeout(LONGEST_WAIT, Arc::clone(&self.free).acquire_owned()).await;
             permit = freed.ok().and_then(Result::ok);
         }

@@ -22,6 +22,10 @@ use super::watch::{LAST_WORDS, Watch};
 /// What a client that speaks HTTP/2 says first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Bytes that are read of an HTTP/2 connection before others have their turn. The runtime counts reads
+/// of the socket, and one of them may bring thousands of frames that are answered on the spot.
+const TURN: usize = 32 * 1024;
+
 /// A connection and its watch.
 #[derive(Debug)]
 pub struct Watched {
@@ -33,6 +37,8 @@ pub struct Watched {
     preface_left: usize,
     /// Looked at, and to be read still.
     peeked: Vec<u8>,
+    /// Bytes of HTTP/2 since others had their turn.
+    at_a_stretch: usize,
 }
 
 impl Watched {
@@ -45,6 +51,7 @@ impl Watched {
             write_ends: None,
             preface_left: if is_http2 { PREFACE.len() } else { 0 },
             peeked: Vec::new(),
+            at_a_stretch: 0,
         }
     }
 
@@ -117,12 +124,18 @@ impl AsyncRead for Watched {
             return Poll::Ready(Ok(()));
         }
         let by = me.watch.waits();
+        if by.is_none() && me.at_a_stretch >= TURN {
+            me.at_a_stretch = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let is_over = by.is_some_and(|by| by <= Instant::now());
         if !is_over && let Poll::Ready(read) = Pin::new(&mut me.stream).poll_read(cx, buf) {
             let came = buf.filled().len() - before;
             if came > 0 {
                 me.watch.came(came);
+                me.at_a_stretch += came;
                 if me.preface_left > 0 {
                     me.preface_left = me.preface_left.saturating_sub(came);
                     if me.preface_left == 0 {

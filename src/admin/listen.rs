@@ -2,9 +2,11 @@
 //! that the admin port is drained and handed over like the edge's.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::IpAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,7 +22,9 @@ use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use pingora::services::listening::Service;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Semaphore;
+use tokio::time::{Sleep, sleep};
 use tower::ServiceExt as _;
 
 /// A head must be whole after this time; an idle connection is closed after it.
@@ -28,6 +32,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// For how long an idle connection stays open after the end of the service: a request may be on its way
 /// over it. The answer says that it is the last.
 const LAST_REQUEST: Duration = Duration::from_secs(2);
+/// What is written must have been taken after this time.
+const LONGEST_WRITE: Duration = Duration::from_secs(30);
 const MAX_HEADERS: usize = 64;
 /// Bytes of a request head at most.
 const MAX_HEAD: usize = 32 * 1024;
@@ -48,11 +54,7 @@ pub struct AdminApp {
 /// The admin service at an address, for `Server::add_service`. Its socket is bound by the caller or
 /// comes from an old process.
 pub fn service(router: Router, endpoint: &str) -> Service<AdminApp> {
-    let app = AdminApp {
-        router,
-        connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-    };
-    let mut service = Service::new(String::from("admin"), app);
+    let mut service = Service::new(String::from("admin"), AdminApp::new(router));
     service.add_tcp(endpoint);
     // Operators need no parallelism; the edge does.
     service.threads = Some(1);
@@ -80,7 +82,7 @@ impl ServerApp for AdminApp {
             .header_read_timeout(HEAD_TIMEOUT)
             .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Prompt::new(stream)), service);
         let mut connection = pin!(connection);
         let mut shutdown = shutdown.clone();
         let over = async {
@@ -97,6 +99,13 @@ impl ServerApp for AdminApp {
 }
 
 impl AdminApp {
+    fn new(router: Router) -> Self {
+        AdminApp {
+            router,
+            connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        }
+    }
+
     async fn answer(
         &self,
         mut request: http::Request<Incoming>,
@@ -113,10 +122,130 @@ impl AdminApp {
     }
 }
 
+/// A connection that ends where its client does not take what is written: else those who ask and never
+/// read would keep all connections for themselves.
+struct Prompt {
+    stream: Stream,
+    /// When what is written since the last flush must have been taken.
+    ends: Option<Pin<Box<Sleep>>>,
+}
+
+impl Prompt {
+    fn new(stream: Stream) -> Self {
+        Prompt { stream, ends: None }
+    }
+
+    fn write_in_time<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let ends = self
+            .ends
+            .get_or_insert_with(|| Box::pin(sleep(LONGEST_WRITE)));
+        if ends.as_mut().poll(cx).is_ready() {
+            let why = "the client does not take its answer";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
+        }
+        write(Pin::new(&mut self.stream), cx)
+    }
+}
+
+impl AsyncRead for Prompt {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Prompt {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.write_in_time(cx, |stream, cx| stream.poll_write(cx, bytes))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.write_in_time(cx, |stream, cx| stream.poll_flush(cx));
+        if matches!(flushed, Poll::Ready(Ok(()))) {
+            self.ends = None;
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.write_in_time(cx, |stream, cx| stream.poll_shutdown(cx))
+    }
+}
+
 /// A stream is never given back: hyper keeps it alive for as long as it is good.
 fn close(ended: hyper::Result<()>) -> Option<Stream> {
     if let Err(error) = ended {
         log::debug!("admin connection: {error}");
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::sync::watch;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const ASK: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    const LENGTH: usize = 100_000;
+
+    /// A connection that asks once; the time it is served for, while its client does this.
+    async fn served(client: impl AsyncFnOnce(&mut DuplexStream)) -> Duration {
+        let router = Router::new().route("/", get(async || "x".repeat(LENGTH)));
+        let app = Arc::new(AdminApp::new(router));
+        let (near, mut far) = duplex(1_024);
+        let (_end, ends) = watch::channel(false);
+        far.write_all(ASK).await.unwrap();
+        let begun = Instant::now();
+        let serving = async {
+            assert!(app.process_new(Box::new(near), &ends).await.is_none());
+            begun.elapsed()
+        };
+        tokio::join!(serving, client(&mut far)).0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_its_answer_is_closed_in_time() {
+        let took = served(async |_| ()).await;
+        assert_eq!(took.as_secs(), LONGEST_WRITE.as_secs());
+        // Nor who reads a little now and then.
+        let took = served(async |far| {
+            for _ in 0..60 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                far.read_u8().await.ok();
+            }
+        });
+        assert_eq!(took.await.as_secs(), LONGEST_WRITE.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_its_answer_keeps_the_connection() {
+        let took = served(async |far| {
+            for _ in 0..2 {
+                let mut answer = Vec::new();
+                while !answer.ends_with(&[b'x'; LENGTH]) {
+                    far.read_buf(&mut answer).await.unwrap();
+                }
+                tokio::time::sleep(HEAD_TIMEOUT / 2).await;
+                far.write_all(ASK).await.unwrap();
+            }
+            tokio::time::sleep(LONGEST_WRITE * 2).await;
+        });
+        // The third answer is not read.
+        assert_eq!(took.await, HEAD_TIMEOUT + LONGEST_WRITE);
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::EdgeConfig;
 use super::certificates::tls_listeners;
-use super::scalar::{boolean, duration, listen_address, network, size};
+use super::scalar::{boolean, duration, listen_address, network, size, whole};
 use super::section::{At, Section};
 
 /// An address to listen on, and where it is written.
@@ -30,6 +30,8 @@ pub fn edge<'a>(mut section: Section<'a>, listeners: &mut Vec<Listener<'a>>) -> 
         max_upload: section.or("max_upload", 512 * MIB, size),
         max_buffered: section.or("max_buffered", 512 * MIB, size),
         request_timeout: section.or("request_timeout", Duration::from_secs(600), duration),
+        body_timeout: section.or("body_timeout", Duration::from_secs(30), duration),
+        max_connections: section.or("max_connections", 0, whole(0, 10_000_000)),
         self_service: section.or("self_service", true, boolean),
         cors_origins: cors_origins(section.section("cors")),
         allow_unmetered: section.or("allow_unmetered", false, boolean),

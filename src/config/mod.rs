@@ -88,6 +88,9 @@ pub struct EdgeConfig {
     pub max_upload: usize,
     pub max_buffered: usize,
     pub request_timeout: Duration,
+    pub body_timeout: Duration,
+    /// 0: as many as the limit of open files bears.
+    pub max_connections: usize,
     pub self_service: bool,
     pub cors_origins: Vec<String>,
     pub allow_unmetered: bool,

@@ -39,6 +39,8 @@ pub enum Refusal {
     },
     /// All held bodies together reached their bound: this passes.
     Overloaded,
+    /// The held bodies of this key reached their part of that bound.
+    KeyOverloaded,
     UpstreamUnavailable,
     UpstreamTimeout,
     StoreUnavailable,
@@ -70,7 +72,9 @@ impl Refusal {
             Refusal::NoPoolForModel { .. } | Refusal::OtherDialect { .. } => "MODEL_NOT_FOUND",
             Refusal::NotFound => "NOT_FOUND",
             Refusal::BodyTooLarge { .. } => "PAYLOAD_TOO_LARGE",
-            Refusal::UpstreamUnavailable | Refusal::Overloaded => "UPSTREAM_UNAVAILABLE",
+            Refusal::UpstreamUnavailable | Refusal::Overloaded | Refusal::KeyOverloaded => {
+                "UPSTREAM_UNAVAILABLE"
+            }
             Refusal::UpstreamTimeout => "UPSTREAM_TIMEOUT",
             Refusal::StoreUnavailable => "STORE_UNAVAILABLE",
             Refusal::Internal => "INTERNAL_ERROR",

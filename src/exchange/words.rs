@@ -20,7 +20,7 @@ impl Refusal {
             Refusal::QuotaExceeded(shortage) | Refusal::RateLimited(shortage) => {
                 shortage.retry_after_ms
             }
-            Refusal::StoreUnavailable | Refusal::Overloaded => Some(1_000),
+            Refusal::StoreUnavailable | Refusal::Overloaded | Refusal::KeyOverloaded => Some(1_000),
             _ => None,
         }
     }
@@ -68,6 +68,7 @@ fn english(refusal: &Refusal) -> String {
         Refusal::NotFound => "Nothing is served at this path.".into(),
         Refusal::BodyTooLarge { limit } => format!("The request body is larger than {limit} bytes."),
         Refusal::Overloaded => "Too many large requests at once; try again in a moment.".into(),
+        Refusal::KeyOverloaded => "This API key has too many large requests running at once; try again in a moment.".into(),
         Refusal::UpstreamUnavailable => "The upstream is unavailable.".into(),
         Refusal::UpstreamTimeout => "The upstream did not answer in time.".into(),
         Refusal::StoreUnavailable => "The quota store is unavailable; the request was not forwarded.".into(),
@@ -108,6 +109,7 @@ fn chinese(refusal: &Refusal) -> String {
         Refusal::NotFound => "此路径没有提供任何服务。".into(),
         Refusal::BodyTooLarge { limit } => format!("请求体超过 {limit} 字节。"),
         Refusal::Overloaded => "同时的大请求过多，请稍后重试。".into(),
+        Refusal::KeyOverloaded => "此 API 密钥同时的大请求过多，请稍后重试。".into(),
         Refusal::UpstreamUnavailable => "上游不可用。".into(),
         Refusal::UpstreamTimeout => "上游未在规定时间内响应。".into(),
         Refusal::StoreUnavailable => "额度存储不可用，请求未被转发。".into(),

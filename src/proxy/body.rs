@@ -19,7 +19,7 @@ use pingora::proxy::Session;
 
 use super::budget::Share;
 use super::form::is_multipart;
-use super::tempo::Tempo;
+use super::late;
 use crate::exchange::Refusal;
 use crate::metering::{FormModel, multipart_model};
 
@@ -67,7 +67,8 @@ pub enum Body {
 pub struct Bounds {
     pub max_body: usize,
     pub max_upload: usize,
-    pub max_buffered: usize,
+    /// For how long more of it may be waited for at a stretch.
+    pub patience: Duration,
     /// When the whole body must have come, however fast it comes.
     pub last: Instant,
 }
@@ -97,6 +98,7 @@ fn framing(session: &mut Session) -> Framing {
 /// Checks the declared length; tells a client that waits for it to go on (RFC 9110 section 10.1.1).
 async fn begin(
     session: &mut Session,
+    bounds: &Bounds,
     limit: usize,
     expects_continue: bool,
 ) -> Result<Framing, Refusal> {
@@ -110,20 +112,22 @@ async fn begin(
         let told = session.as_mut().write_continue_response().await;
         told.map_err(|_| client_gone())?;
     }
+    if framing != Framing::Empty {
+        late::expect_body(session, bounds.patience, bounds.last);
+    }
     Ok(framing)
 }
 
-async fn next_piece(session: &mut Session, tempo: &mut Tempo) -> Result<Option<Bytes>, Refusal> {
-    let due = tempo.due();
-    let read = session.as_mut().read_request_body();
-    match tokio::time::timeout_at(due.into(), read).await {
-        Ok(Ok(piece)) => {
-            tempo.came(piece.as_ref().map_or(0, Bytes::len));
-            Ok(piece)
+/// The session's watch ends a wait that is too long.
+async fn next_piece(session: &mut Session) -> Result<Option<Bytes>, Refusal> {
+    let read = session.as_mut().read_request_body().await;
+    read.map_err(|_| {
+        if late::ran_out(session) {
+            too_slow()
+        } else {
+            client_gone()
         }
-        Ok(Err(_)) if Instant::now() < due => Err(client_gone()),
-        Ok(Err(_)) | Err(_) => Err(too_slow()),
-    }
+    })
 }
 
 /// Reads the body to its end. Not cancel safe: what was read is lost with the future.
@@ -133,7 +137,7 @@ pub async fn read_whole(
     share: &mut Share,
     expects_continue: bool,
 ) -> Result<Whole, Refusal> {
-    let framing = begin(session, bounds.max_body, expects_continue).await?;
+    let framing = begin(session, bounds, bounds.max_body, expects_continue).await?;
     if framing == Framing::Empty {
         return Ok(Whole {
             bytes: Bytes::new(),
@@ -149,7 +153,6 @@ async fn read_all(
     bounds: &Bounds,
     share: &mut Share,
 ) -> Result<Whole, Refusal> {
-    let mut tempo = Tempo::until(bounds.last);
     let mut held = BytesMut::new();
     let mut first: Option<Bytes> = None;
     if framing == Framing::Unknown {
@@ -165,7 +168,7 @@ async fn read_all(
                 session.as_mut().enable_retry_buffering();
             }
         }
-        let Some(piece) = next_piece(session, &mut tempo).await? else {
+        let Some(piece) = next_piece(session).await? else {
             break;
         };
         let total = so_far + piece.len();
@@ -174,9 +177,7 @@ async fn read_all(
                 limit: bounds.max_body,
             });
         }
-        if !share.grow_to(total, bounds.max_buffered) {
-            return Err(Refusal::Overloaded);
-        }
+        share.grow_to(total)?;
         // Most bodies come in one piece: it is kept as it is, without a copy.
         match first.take() {
             None if held.is_empty() => first = Some(piece),
@@ -189,7 +190,7 @@ async fn read_all(
     }
     // HTTP/2 says the end apart from the last piece.
     while !session.as_mut().is_body_done() {
-        match next_piece(session, &mut tempo).await? {
+        match next_piece(session).await? {
             Some(piece) if !piece.is_empty() => return Err(longer_than_declared()),
             Some(_) => {}
             None => break,
@@ -218,7 +219,7 @@ pub async fn peek_upload(
     content_type: &str,
     expects_continue: bool,
 ) -> Result<Peeked, Refusal> {
-    let framing = begin(session, bounds.max_upload, expects_continue).await?;
+    let framing = begin(session, bounds, bounds.max_upload, expects_continue).await?;
     if framing == Framing::Empty || !is_multipart(content_type) {
         return Ok(Peeked {
             model: None,
@@ -227,7 +228,6 @@ pub async fn peek_upload(
             whole: None,
         });
     }
-    let mut tempo = Tempo::until(bounds.last);
     let mut head = BytesMut::new();
     let mut model = None;
     let mut ended = false;
@@ -238,10 +238,10 @@ pub async fn peek_upload(
             if remaining <= REPLAY {
                 // What remains will be replayed by Pingora; the part before is ours to put back.
                 session.as_mut().enable_retry_buffering();
-                return peek_tail(session, head, length, tempo, content_type).await;
+                return peek_tail(session, head, length, content_type).await;
             }
         }
-        match next_piece(session, &mut tempo).await? {
+        match next_piece(session).await? {
             Some(piece) => head.extend_from_slice(&piece),
             None => ended = true,
         }
@@ -267,11 +267,10 @@ async fn peek_tail(
     session: &mut Session,
     mut head: BytesMut,
     length: usize,
-    mut tempo: Tempo,
     content_type: &str,
 ) -> Result<Peeked, Refusal> {
     while head.len() < length {
-        match next_piece(session, &mut tempo).await? {
+        match next_piece(session).await? {
             Some(piece) => head.extend_from_slice(&piece),
             None => break,
         }
@@ -346,6 +345,7 @@ fn longer_than_declared() -> Refusal {
 pub async fn drain(session: &mut Session) {
     const MOST_BYTES: usize = 64 * 1024 * 1024;
     const LONGEST: Duration = Duration::from_secs(2);
+    late::listen(session, LONGEST);
     let drained = async {
         let mut taken = 0;
         while taken < MOST_BYTES && !session.as_mut().is_body_done() {

@@ -14,7 +14,6 @@ use super::edit::Original;
 use super::facts::Facts;
 use super::form::Form;
 use super::relay;
-use super::tempo::Tempo;
 use crate::exchange::Exchange;
 use crate::keys::KeyRecord;
 use crate::metering::Dialect;
@@ -23,6 +22,14 @@ use crate::upstream::Ways;
 
 /// As good as never.
 const FAR: Duration = Duration::from_secs(365 * 24 * 3_600);
+
+/// A body that is streamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upload {
+    None,
+    Comes,
+    Sent,
+}
 
 /// What the phases of one request share.
 pub struct Ctx {
@@ -41,10 +48,7 @@ pub struct Ctx {
     pub form: Option<Form>,
     pub share: Option<Share>,
     pub request_size: usize,
-    /// Of a body that is streamed.
-    pub tempo: Option<Tempo>,
-    /// A streamed body has been sent.
-    pub uploaded: bool,
+    pub upload: Upload,
     pub exchange: Option<Exchange>,
     /// `include_usage` was asked for in the client's place: its chunk is taken out of the answer.
     pub strip_usage_chunk: bool,
@@ -95,8 +99,7 @@ impl Ctx {
             form: None,
             share: None,
             request_size: 0,
-            tempo: None,
-            uploaded: false,
+            upload: Upload::None,
             exchange: None,
             strip_usage_chunk: false,
             same_peer_again: false,

@@ -1,13 +1,16 @@
 //! The door of the edge: every connection comes in under a watch, and within bounds.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::listeners::tls::{Acceptor, TlsSettings};
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::protocols::l4::stream::Stream as TcpStream;
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 use pingora::server::configuration::ServerConf;
@@ -15,7 +18,9 @@ use pingora::services::listening::Service;
 
 use super::Edge;
 use super::h2_stream::WatchedStream;
-use super::watch::{Watch, Watched};
+use super::places::Places;
+use super::watch::Watch;
+use super::watched::Watched;
 use crate::exchange::Desk;
 
 /// Longest time for a head, from its first byte (or from the accept) to its last.
@@ -28,18 +33,36 @@ const IDLE: Duration = Duration::from_secs(120);
 /// a huge window and never reads fills no more. By default it is 400 KiB, a hundred times over.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// The edge as a service, without its endpoints.
-pub fn service(conf: &Arc<ServerConf>, edge: Edge) -> Service<Door> {
+/// The edge as a service at these addresses, plain and with TLS, for at most so many connections.
+pub fn service(
+    conf: &Arc<ServerConf>,
+    edge: Edge,
+    plain: &[SocketAddr],
+    tls: Vec<(SocketAddr, TlsSettings)>,
+    max_connections: usize,
+) -> Service<Door> {
     let desk = Arc::clone(&edge.desk);
+    let places = Places::new(max_connections, Arc::clone(&edge.metrics));
     let mut proxy = HttpProxy::new(edge, Arc::clone(conf));
     proxy.server_options = Some(server_options());
     proxy.h2_options = Some(h2_options());
     proxy.handle_init_modules();
-    let streams = Arc::new(Streams {
+    let secured = tls.into_iter().map(|(at, tls)| (at, Some(tls.build())));
+    let entrances = plain.iter().map(|at| (*at, None)).chain(secured);
+    let entrances: Vec<_> = entrances.collect();
+    // Those with TLS too: a handshake is under the watch like all else.
+    let addresses: Vec<_> = entrances.iter().map(|(at, _)| at.to_string()).collect();
+    let door = Door {
         proxy: Arc::new(proxy),
-        desk: Arc::clone(&desk),
-    });
-    Service::new("edge".into(), Door { streams, desk })
+        desk,
+        places,
+        entrances,
+    };
+    let mut service = Service::new("edge".into(), door);
+    for address in addresses {
+        service.add_tcp(&address);
+    }
+    service
 }
 
 fn server_options() -> HttpServerOptions {
@@ -59,8 +82,11 @@ fn h2_options() -> H2Options {
 
 /// Puts each connection under its watch.
 pub struct Door {
-    streams: Arc<Streams>,
+    proxy: Arc<HttpProxy<Edge>>,
     desk: Arc<Desk>,
+    places: Arc<Places>,
+    /// Where clients come in, and who shakes hands there.
+    entrances: Vec<(SocketAddr, Option<Acceptor>)>,
 }
 
 impl std::fmt::Debug for Door {
@@ -78,19 +104,67 @@ impl ServerApp for Door {
     ) -> Option<Stream> {
         let longest = self.desk.live.load().config.edge.request_timeout;
         let watch = Watch::new(longest.min(LONGEST_HEAD));
-        let stream = Box::new(Watched::new(stream, watch));
-        self.streams.process_new(stream, shutdown).await
+        let place = self.places.take(&watch).await?;
+        let served = async {
+            let stream = self.shake_hands(stream, &watch).await?;
+            let streams = Arc::new(Streams {
+                proxy: Arc::clone(&self.proxy),
+                desk: Arc::clone(&self.desk),
+                connection: Arc::clone(&watch),
+            });
+            let stream = Box::new(Watched::new(stream, Arc::clone(&watch)));
+            streams.process_new(stream, shutdown).await
+        };
+        tokio::select! {
+            biased;
+            // Whatever of it is kept alive is served in there.
+            _ = served => {}
+            () = place.lost() => {}
+        }
+        None
     }
 
     async fn cleanup(&self) {
-        self.streams.http_cleanup().await;
+        self.proxy.http_cleanup().await;
     }
 }
 
-/// Puts each HTTP/2 stream under a watch of its own.
+impl Door {
+    /// The stream in clear, as its client speaks; `None` where no handshake came about in time.
+    async fn shake_hands(&self, stream: Stream, watch: &Watch) -> Option<Stream> {
+        if self
+            .entrances
+            .iter()
+            .all(|(_, acceptor)| acceptor.is_none())
+        {
+            return Some(stream);
+        }
+        let digest = stream.get_socket_digest();
+        let local = digest.and_then(|digest| digest.local_addr()?.as_inet().copied())?;
+        let came_in = |at: &SocketAddr| {
+            at.port() == local.port() && (at.ip() == local.ip() || at.ip().is_unspecified())
+        };
+        // What came in nowhere must not be served in clear.
+        let (_, acceptor) = self.entrances.iter().find(|(at, _)| came_in(at))?;
+        let Some(acceptor) = acceptor else {
+            return Some(stream);
+        };
+        let tcp = stream.into_any().downcast::<TcpStream>().ok()?;
+        match watch.read(acceptor.tls_handshake(*tcp)).await {
+            Ok(stream) => Some(Box::new(stream)),
+            Err(fault) => {
+                log::debug!("a TLS handshake failed: {fault}");
+                None
+            }
+        }
+    }
+}
+
+/// Puts each HTTP/2 stream of one connection under a watch of its own.
 struct Streams {
     proxy: Arc<HttpProxy<Edge>>,
     desk: Arc<Desk>,
+    connection: Arc<Watch>,
 }
 
 #[async_trait]
@@ -100,12 +174,13 @@ impl HttpServerApp for Streams {
         session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let session = match session {
+        let (session, _running) = match session {
             ServerSession::H2(stream) => {
                 let longest = self.desk.live.load().config.edge.request_timeout;
-                WatchedStream::session(stream, longest)
+                let running = self.connection.stream_begins();
+                (WatchedStream::session(stream, longest), Some(running))
             }
-            session => session,
+            session => (session, None),
         };
         self.proxy.process_new_http(session, shutdown).await
     }

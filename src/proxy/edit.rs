@@ -34,7 +34,6 @@ pub fn edit(
     request: RequestFacts,
     exchange: &mut Exchange,
     share: &mut Share,
-    max_buffered: usize,
 ) -> Edited {
     let injected = exchange.is_metered() && include_usage_missing(&request);
     let length = whole.len();
@@ -47,7 +46,7 @@ pub fn edit(
         } else {
             length.saturating_add(bytes.len())
         };
-        if !share.grow_to(both, max_buffered) {
+        if share.grow_to(both).is_err() {
             exchange.stay_in_pool();
             return None;
         }

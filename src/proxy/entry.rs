@@ -1,18 +1,18 @@
 //! The front door: from a head to an open exchange, or to an answer given here.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
 use super::body::{self, Body, Bounds};
-use super::budget::Share;
+use super::budget::{Most, Share};
+use super::ctx::Upload;
 use super::edit::{Edited, edit};
 use super::facts::Facts;
 use super::form::Form;
-use super::tempo::Tempo;
 use super::{Ctx, Edge, late};
 use crate::admin::paths::is_ours;
 use crate::config::{Config, OnClientGone};
@@ -89,11 +89,15 @@ impl Edge {
         {
             return Ok(Next::Answered);
         }
-        let mut share = Share::none(&self.budget);
+        let most = Most {
+            all: config.edge.max_buffered,
+            body: config.edge.max_request_body,
+        };
+        let mut share = Share::none(&self.budget, Some(identity.key.id), most);
         let bounds = Bounds {
             max_body: config.edge.max_request_body,
             max_upload: config.edge.max_upload,
-            max_buffered: config.edge.max_buffered,
+            patience: config.edge.body_timeout,
             last: ctx.deadline,
         };
         let read = read_body(session, facts, bounds, &mut share, &mut ctx.body).await?;
@@ -106,12 +110,11 @@ impl Edge {
             .await?;
         ctx.form = read.form;
         if let Some(whole) = read.whole {
-            let max_buffered = config.edge.max_buffered;
             let kept = (whole, read.request);
-            hold(ctx, kept, &mut exchange, &mut share, max_buffered);
+            hold(ctx, kept, &mut exchange, &mut share);
         }
         ctx.share = Some(share);
-        upload_begins(session, ctx);
+        upload_begins(session, ctx, config.edge.body_timeout);
         let drain = config.quota.on_client_gone == OnClientGone::Drain && exchange.is_metered();
         let needs_relay = drain || exchange.waits_differ();
         let replays = read.replays && !(needs_relay && matches!(ctx.body, Body::Held(_)));
@@ -137,29 +140,25 @@ impl Edge {
             let why = "the upload is too large";
             return Error::e_explain(ErrorType::HTTPStatus(413), why).map_err(Error::into_down);
         }
-        let (Some(tempo), Some(exchange)) = (&mut ctx.tempo, &ctx.exchange) else {
-            return Ok(());
-        };
-        let first_byte = exchange.route().pool.config.timeouts.first_byte;
-        if end {
-            ctx.tempo = None;
-            ctx.uploaded = true;
+        if end
+            && ctx.upload == Upload::Comes
+            && let Some(exchange) = &ctx.exchange
+        {
+            ctx.upload = Upload::Sent;
+            let first_byte = exchange.route().pool.config.timeouts.first_byte;
             late::expect_answer(session, ctx.deadline, first_byte);
-        } else if tempo.due() <= Instant::now() {
-            return Err(late::slow_body());
-        } else {
-            tempo.came(bytes);
-            late::expect_body(session, ctx);
         }
         Ok(())
     }
 }
 
-/// From here on a body that is streamed has its time.
-fn upload_begins(session: &mut Session, ctx: &mut Ctx) {
-    if !matches!(ctx.body, Body::Held(_)) && !session.as_mut().is_body_done() {
-        ctx.tempo = Some(Tempo::until(ctx.deadline));
-        late::expect_body(session, ctx);
+/// From here on a body that is streamed has its time, and the whole request where all is here.
+fn upload_begins(session: &mut Session, ctx: &mut Ctx, patience: Duration) {
+    if matches!(ctx.body, Body::Held(_)) || session.as_mut().is_body_done() {
+        late::begin(session, ctx);
+    } else {
+        ctx.upload = Upload::Comes;
+        late::expect_body(session, patience, ctx.deadline);
     }
 }
 
@@ -169,14 +168,13 @@ fn hold(
     (mut whole, request): (Bytes, Option<RequestFacts>),
     exchange: &mut Exchange,
     share: &mut Share,
-    max_buffered: usize,
 ) {
     if let Some(request) = request {
         let Edited {
             bytes,
             injected,
             original,
-        } = edit(whole, request, exchange, share, max_buffered);
+        } = edit(whole, request, exchange, share);
         ctx.strip_usage_chunk = injected;
         ctx.original = original;
         whole = bytes;
@@ -198,6 +196,8 @@ fn read_head(session: &mut Session, config: &Config, ctx: &mut Ctx) -> Result<Ar
     // A client that does not read must not keep its reservation for ever.
     let write_timeout = config.edge.request_timeout.min(LONGEST_WRITE);
     session.as_mut().set_write_timeout(Some(write_timeout));
+    // Reads are under the watch.
+    session.as_mut().set_read_timeout(None);
     if sound.is_err() {
         // Where a head can be read in two ways, so can what follows it on this connection.
         session.set_keepalive(None);

@@ -51,7 +51,7 @@ impl Session for WatchedStream {
     }
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        self.watch.read(self.stream.read_body_bytes()).await
+        self.watch.read_piece(self.stream.read_body_bytes()).await
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
@@ -127,7 +127,7 @@ impl Session for WatchedStream {
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         let read = self.stream.read_body_or_idle(no_body_expected);
-        self.watch.read(read).await
+        self.watch.read_piece(read).await
     }
 
     fn body_bytes_sent(&self) -> usize {

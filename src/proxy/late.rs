@@ -12,7 +12,8 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use super::Ctx;
 use super::reply::Reply;
-use super::watch::watch;
+use super::watch::Watch;
+use super::watched::watch;
 use crate::exchange::Refusal;
 use crate::language::Language;
 use crate::metering::Dialect;
@@ -28,12 +29,23 @@ pub fn begin(session: &Session, ctx: &Ctx) {
     }
 }
 
-/// The rest of a streamed body, or more of it, must come in its time.
-pub fn expect_body(session: &Session, ctx: &Ctx) {
-    let due = ctx.tempo.map(|tempo| tempo.due());
-    if let (Some(due), Some(watch)) = (due, watch(&session.downstream_session)) {
-        watch.request_until(due);
+/// The body, or the rest of it, must come in its time: see `tempo`.
+pub fn expect_body(session: &Session, patience: Duration, last: Instant) {
+    if let Some(watch) = watch(&session.downstream_session) {
+        watch.body_until(patience, last);
     }
+}
+
+/// The client is listened to for so long, whatever it was late with.
+pub fn listen(session: &Session, time: Duration) {
+    if let Some(watch) = watch(&session.downstream_session) {
+        watch.request_until(Instant::now() + time);
+    }
+}
+
+/// Whether a read was ended because the client was too slow.
+pub fn ran_out(session: &Session) -> bool {
+    watch(&session.downstream_session).is_some_and(|watch| watch.ran_out())
 }
 
 /// A streamed body is sent: the answer, or more of it, must come in this time. Where both its sides are
@@ -52,14 +64,13 @@ pub fn end(session: &Session) {
 }
 
 /// A failure in the terms of who was late; any other one as it is.
-pub fn attributed(session: &mut Session, error: Box<Error>, ctx: &Ctx) -> Box<Error> {
-    let of_client = *error.esource() == ErrorSource::Downstream;
-    let ran_out = of_client && watch(&session.downstream_session).is_some_and(|w| w.ran_out());
+pub fn attributed(session: &mut Session, error: Box<Error>) -> Box<Error> {
+    let ran_out = *error.esource() == ErrorSource::Downstream && ran_out(session);
     if !ran_out && *error.etype() != ErrorType::ReadTimedout {
         return error;
     }
-    let is_due = |ctx: &Ctx| ctx.tempo.is_some_and(|tempo| tempo.due() <= Instant::now());
-    if !session.as_mut().is_body_done() && is_due(ctx) {
+    let watch = watch(&session.downstream_session);
+    if watch.is_some_and(Watch::is_body_overdue) && !session.as_mut().is_body_done() {
         slow_body()
     } else if ran_out {
         too_long()
@@ -69,7 +80,7 @@ pub fn attributed(session: &mut Session, error: Box<Error>, ctx: &Ctx) -> Box<Er
 }
 
 /// The rest of the body did not come in time.
-pub fn slow_body() -> Box<Error> {
+fn slow_body() -> Box<Error> {
     Error::explain(ErrorType::ReadTimedout, "the body came too slowly").into_down()
 }
 

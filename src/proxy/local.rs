@@ -11,10 +11,10 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::body::{self, Bounds};
-use super::budget::Share;
+use super::budget::{Most, Share};
 use super::facts::{Facts, text};
 use super::headers::Named;
-use super::{Ctx, Edge, entry, models};
+use super::{Ctx, Edge, entry, late, models};
 use crate::admin::auth::OwnKey;
 use crate::admin::body::{BODY_TIMEOUT, MAX_BODY};
 use crate::config::{Config, EdgeConfig};
@@ -51,14 +51,19 @@ impl Edge {
         let bounds = Bounds {
             max_body: MAX_BODY,
             max_upload: MAX_BODY,
-            max_buffered: config.edge.max_buffered,
+            patience: config.edge.body_timeout,
             last: ctx.deadline.min(ctx.started + BODY_TIMEOUT),
         };
-        let mut share = Share::none(&self.budget);
+        let most = Most {
+            all: config.edge.max_buffered,
+            body: MAX_BODY,
+        };
+        let mut share = Share::none(&self.budget, None, most);
         let read = body::read_whole(session, &bounds, &mut share, facts.expects_continue);
         let whole = read
             .await
             .map_err(|refusal| entry::broken_off(session, refusal))?;
+        late::begin(session, ctx);
         let head = session.req_header();
         let mut request = http::Request::builder()
             .method(head.method.clone())

@@ -2,7 +2,7 @@
 //!
 //! | phase | file |
 //! |---|---|
-//! | a connection, an HTTP/2 stream | `door`: under a `watch`, which ends what takes too long |
+//! | a connection, an HTTP/2 stream | `door`: `watched`, by a `watch` that ends what takes too long |
 //! | `request_filter` | `facts` (head), `entry` (body, then the exchange is opened), `local` (answered here), `relay` |
 //! | `upstream_peer` | `peer`, `addresses`; `edit` and `form` make the body of another pool |
 //! | `upstream_request_filter` | `headers` |
@@ -35,6 +35,7 @@ mod local;
 mod models;
 mod pace;
 mod peer;
+mod places;
 mod relay;
 mod reply;
 mod retry;
@@ -44,6 +45,7 @@ pub mod tls;
 pub mod trip;
 mod verdict;
 mod watch;
+mod watched;
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -70,7 +72,7 @@ use crate::time::UnixMs;
 use addresses::Addresses;
 use body::Body;
 use budget::Budget;
-use ctx::Ctx;
+use ctx::{Ctx, Upload};
 use entry::Next;
 
 pub use active::Active;
@@ -102,7 +104,7 @@ impl Edge {
             access_log,
             addresses: Addresses::default(),
             trust: peer::Trust::default(),
-            budget: Budget::new(),
+            budget: Arc::default(),
             models: models::ModelLists::default(),
             port,
             active,
@@ -333,7 +335,7 @@ impl ProxyHttp for Edge {
         if Instant::now() > ctx.deadline {
             return Err(late::too_long());
         }
-        if ctx.uploaded {
+        if ctx.upload == Upload::Sent {
             let idle = exchange.route().pool.config.timeouts.idle;
             late::expect_answer(session, ctx.deadline, idle);
         }

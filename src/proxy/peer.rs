@@ -13,6 +13,7 @@ use pingora::utils::tls::{WrappedX509, parse_x509};
 use pingora::{Error, ErrorType, Result};
 
 use super::body::Body;
+use super::ctx::Upload;
 use super::{Ctx, Edge};
 use crate::config::{Authorities, PoolConfig};
 use crate::upstream::{Peer, Ways};
@@ -79,7 +80,7 @@ impl Edge {
         let mut http = self
             .trust
             .http_peer(&peer, &pool.config, address, connect, longest);
-        if ctx.tempo.is_some() {
+        if ctx.upload == Upload::Comes {
             // No answer is due before the upload has ended; then `late` waits for it.
             http.options.read_timeout = Some(longest);
         }

@@ -75,7 +75,7 @@ fn row(refusal: &Refusal) -> Row {
         Refusal::UpstreamUnavailable => {
             row(502, "api_error", Some("upstream_unavailable"), "api_error")
         }
-        Refusal::Overloaded => row(
+        Refusal::Overloaded | Refusal::KeyOverloaded => row(
             503,
             "api_error",
             Some("upstream_unavailable"),

@@ -25,7 +25,7 @@ impl Edge {
         ctx: &mut Ctx,
         connection_was_pooled: bool,
     ) -> Box<Error> {
-        let mut e = late::attributed(session, e, ctx);
+        let mut e = late::attributed(session, e);
         let overdue = ctx.is_overdue();
         let Some(exchange) = ctx.exchange.as_mut() else {
             e.set_retry(false);

@@ -9,28 +9,17 @@
 //!        └───────────────────────────────┴──HTTP/2's preface──▶ streams, each with its own deadline
 //! ```
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
-use pingora::protocols::http::ServerSession;
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::tls::{SslDigest, TlsRef};
-use pingora::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    Stream, TimingDigest, UniqueID, UniqueIDType,
-};
 use pingora::{Error, ErrorType, Result};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
-/// What a client that speaks HTTP/2 says first (RFC 9113 section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use super::tempo::Tempo;
 
 /// For how much longer than it may be read from a connection may be written to: a client that was too
 /// slow is told so.
@@ -43,6 +32,23 @@ pub struct Watch {
     head: Duration,
     phase: Mutex<Phase>,
     ran_out: AtomicBool,
+    /// Of an HTTP/2 connection: how many streams it has.
+    streams: AtomicUsize,
+    /// It is to make room for another one.
+    is_dismissed: AtomicBool,
+    dismissal: Notify,
+}
+
+/// A stream of an HTTP/2 connection, for as long as it runs.
+#[derive(Debug)]
+pub struct RunningStream {
+    connection: Arc<Watch>,
+}
+
+impl Drop for RunningStream {
+    fn drop(&mut self) {
+        self.connection.streams.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +57,8 @@ enum Phase {
     Head(Option<Instant>),
     /// A request is to be read by then.
     Request(Instant),
+    /// A request's body is read.
+    Body(Tempo),
     /// HTTP/2.
     Streams,
 }
@@ -58,20 +66,60 @@ enum Phase {
 impl Watch {
     /// Of a connection that was accepted now: its first head has begun.
     pub fn new(head: Duration) -> Arc<Self> {
-        Arc::new(Watch {
-            head,
-            phase: Mutex::new(Phase::Head(Some(Instant::now() + head))),
-            ran_out: AtomicBool::new(false),
-        })
+        Self::in_phase(head, Phase::Head(Some(Instant::now() + head)))
     }
 
     /// Of an HTTP/2 stream whose head has just come.
     pub fn of_stream(longest: Duration) -> Arc<Self> {
+        let by = Instant::now() + longest;
+        Self::in_phase(Duration::ZERO, Phase::Request(by))
+    }
+
+    fn in_phase(head: Duration, phase: Phase) -> Arc<Self> {
         Arc::new(Watch {
-            head: Duration::ZERO,
-            phase: Mutex::new(Phase::Request(Instant::now() + longest)),
+            head,
+            phase: Mutex::new(phase),
             ran_out: AtomicBool::new(false),
+            streams: AtomicUsize::new(0),
+            is_dismissed: AtomicBool::new(false),
+            dismissal: Notify::new(),
         })
+    }
+
+    /// A stream of this connection has begun.
+    pub fn stream_begins(self: &Arc<Self>) -> RunningStream {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        RunningStream {
+            connection: Arc::clone(self),
+        }
+    }
+
+    /// Whether nothing is asked on the connection just now.
+    pub fn is_idle(&self) -> bool {
+        match *self.phase.lock() {
+            Phase::Head(_) => true,
+            Phase::Streams => self.streams.load(Ordering::Relaxed) == 0,
+            Phase::Request(_) | Phase::Body(_) => false,
+        }
+    }
+
+    /// Asks an idle connection to make room; false where it is busy, or was asked before.
+    pub fn dismiss(&self) -> bool {
+        let is_asked = self.is_idle() && !self.is_dismissed.swap(true, Ordering::Relaxed);
+        if is_asked {
+            self.dismissal.notify_one();
+        }
+        is_asked
+    }
+
+    /// It was asked.
+    pub async fn dismissed(&self) {
+        self.dismissal.notified().await;
+    }
+
+    /// It has become busy, and may be asked again.
+    pub fn stays(&self) {
+        self.is_dismissed.store(false, Ordering::Relaxed);
     }
 
     /// Waits for something that a client sends, no longer than is right. As cancel safe as that is.
@@ -79,14 +127,29 @@ impl Watch {
     /// # Errors
     /// Its own, or that the client is too slow.
     pub async fn read<T>(&self, read: impl Future<Output = Result<T>>) -> Result<T> {
-        let Some(by) = self.read_by() else {
+        let Some(by) = self.waits() else {
             return read.await;
         };
         timeout_at(by, read).await.unwrap_or_else(|_| {
-            self.ran_out.store(true, Ordering::Relaxed);
+            self.has_run_out();
             let why = "the client is too slow";
             Error::e_explain(ErrorType::ReadError, why).map_err(Error::into_down)
         })
+    }
+
+    /// The same for a piece of a body.
+    ///
+    /// # Errors
+    /// Its own, or that the client is too slow.
+    pub async fn read_piece(
+        &self,
+        read: impl Future<Output = Result<Option<Bytes>>>,
+    ) -> Result<Option<Bytes>> {
+        let read = self.read(read).await;
+        if let Ok(Some(piece)) = &read {
+            self.came(piece.len());
+        }
+        read
     }
 
     /// The same for what a client must take.
@@ -109,9 +172,28 @@ impl Watch {
         *self.phase.lock() = Phase::Request(by.into());
     }
 
+    /// Its body is waited for, at the most for `most` at a stretch and until `last` in all.
+    pub fn body_until(&self, most: Duration, last: std::time::Instant) {
+        let mut phase = self.phase.lock();
+        if !matches!(*phase, Phase::Body(_)) {
+            *phase = Phase::Body(Tempo::new(most, last.into()));
+        }
+    }
+
+    /// Whether a body is waited for that should be here.
+    pub fn is_body_overdue(&self) -> bool {
+        let now = Instant::now();
+        matches!(&*self.phase.lock(), Phase::Body(tempo) if tempo.due(now) <= now)
+    }
+
     /// A request is over.
     pub fn request_ended(&self) {
         *self.phase.lock() = Phase::Head(None);
+    }
+
+    /// A read is ended because the client is too slow.
+    pub fn has_run_out(&self) {
+        self.ran_out.store(true, Ordering::Relaxed);
     }
 
     /// Whether a read was ended by this watch, and not by the client.
@@ -119,237 +201,32 @@ impl Watch {
         self.ran_out.load(Ordering::Relaxed)
     }
 
-    fn read_by(&self) -> Option<Instant> {
+    pub fn read_by(&self) -> Option<Instant> {
         match *self.phase.lock() {
             Phase::Head(by) => by,
             Phase::Request(by) => Some(by),
+            Phase::Body(tempo) => Some(tempo.due(Instant::now())),
             Phase::Streams => None,
         }
     }
 
-    fn came(&self) {
-        let mut phase = self.phase.lock();
-        if matches!(*phase, Phase::Head(None)) {
-            *phase = Phase::Head(Some(Instant::now() + self.head));
+    /// The client is listened to: until when.
+    pub fn waits(&self) -> Option<Instant> {
+        if let Phase::Body(tempo) = &mut *self.phase.lock() {
+            tempo.waits(Instant::now());
+        }
+        self.read_by()
+    }
+
+    pub fn came(&self, bytes: usize) {
+        match &mut *self.phase.lock() {
+            Phase::Head(by @ None) => *by = Some(Instant::now() + self.head),
+            Phase::Body(tempo) => tempo.came(Instant::now(), bytes),
+            _ => {}
         }
     }
 
-    fn speaks_http2(&self) {
+    pub fn speaks_http2(&self) {
         *self.phase.lock() = Phase::Streams;
-    }
-}
-
-/// The watch of a client's session; `None` for an inner request's.
-pub fn watch(session: &ServerSession) -> Option<&Watch> {
-    match session {
-        ServerSession::H1(session) => {
-            let stream = (**session.stream()).as_any().downcast_ref::<Watched>()?;
-            Some(&stream.watch)
-        }
-        ServerSession::Custom(stream) => {
-            let watch = stream.req_header().extensions.get::<Arc<Watch>>()?;
-            Some(watch)
-        }
-        ServerSession::H2(_) | ServerSession::Subrequest(_) => None,
-    }
-}
-
-/// A connection and its watch.
-#[derive(Debug)]
-pub struct Watched {
-    stream: Stream,
-    watch: Arc<Watch>,
-    read_ends: Option<Pin<Box<Sleep>>>,
-    write_ends: Option<Pin<Box<Sleep>>>,
-    /// Of an HTTP/2 connection by ALPN: what is missing of its preface.
-    preface_left: usize,
-}
-
-impl Watched {
-    pub fn new(stream: Stream, watch: Arc<Watch>) -> Self {
-        let is_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
-        Watched {
-            stream,
-            watch,
-            read_ends: None,
-            write_ends: None,
-            preface_left: if is_http2 { PREFACE.len() } else { 0 },
-        }
-    }
-
-    /// Writes, as long as there is time for it.
-    fn poll_in_time<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        write: impl FnOnce(Pin<&mut Stream>, &mut Context<'_>) -> Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        let by = self.watch.read_by().map(|by| by + LAST_WORDS);
-        if by.is_none_or(|by| Instant::now() < by)
-            && let ready @ Poll::Ready(_) = write(Pin::new(&mut self.stream), cx)
-        {
-            return ready;
-        }
-        poll_end(&mut self.write_ends, by, cx).map(Err)
-    }
-}
-
-fn too_slow() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "the client is too slow")
-}
-
-/// `Pending` until then; for ever where there is no end.
-fn poll_end(
-    sleep: &mut Option<Pin<Box<Sleep>>>,
-    by: Option<Instant>,
-    cx: &mut Context<'_>,
-) -> Poll<io::Error> {
-    let Some(by) = by else {
-        return Poll::Pending;
-    };
-    let sleep = sleep.get_or_insert_with(|| Box::pin(sleep_until(by)));
-    if sleep.deadline() != by {
-        sleep.as_mut().reset(by);
-    }
-    sleep.as_mut().poll(cx).map(|()| too_slow())
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let me = &mut *self;
-        let by = me.watch.read_by();
-        let before = buf.filled().len();
-        let is_over = by.is_some_and(|by| by <= Instant::now());
-        if !is_over && let Poll::Ready(read) = Pin::new(&mut me.stream).poll_read(cx, buf) {
-            let came = buf.filled().len() - before;
-            if came > 0 {
-                me.watch.came();
-                if me.preface_left > 0 {
-                    me.preface_left = me.preface_left.saturating_sub(came);
-                    if me.preface_left == 0 {
-                        me.watch.speaks_http2();
-                    }
-                }
-            }
-            return Poll::Ready(read);
-        }
-        let end = poll_end(&mut me.read_ends, by, cx);
-        end.map(|slow| {
-            me.watch.ran_out.store(true, Ordering::Relaxed);
-            Err(slow)
-        })
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_in_time(cx, |stream, cx| stream.poll_write(cx, bytes))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_in_time(cx, |stream, cx| stream.poll_write_vectored(cx, pieces))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_in_time(cx, |stream, cx| stream.poll_flush(cx))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_in_time(cx, |stream, cx| stream.poll_shutdown(cx))
-    }
-}
-
-#[async_trait]
-impl Peek for Watched {
-    /// Over plain TCP Pingora looks here for HTTP/2's preface.
-    async fn try_peek(&mut self, bytes: &mut [u8]) -> io::Result<bool> {
-        let peek = self.stream.try_peek(bytes);
-        let peeked = match self.watch.read_by() {
-            Some(by) => timeout_at(by, peek).await.map_err(|_| too_slow())??,
-            None => peek.await?,
-        };
-        if peeked && bytes == PREFACE {
-            self.watch.speaks_http2();
-        }
-        Ok(peeked)
-    }
-}
-
-#[async_trait]
-impl Shutdown for Watched {
-    async fn shutdown(&mut self) {
-        let by = Instant::now() + LAST_WORDS;
-        if timeout_at(by, self.stream.shutdown()).await.is_err() {
-            log::debug!("a client did not let its connection be shut down");
-        }
-    }
-}
-
-impl UniqueID for Watched {
-    fn id(&self) -> UniqueIDType {
-        self.stream.id()
-    }
-}
-
-impl Ssl for Watched {
-    fn get_ssl(&self) -> Option<&TlsRef> {
-        self.stream.get_ssl()
-    }
-
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.stream.get_ssl_digest()
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.stream.selected_alpn_proto()
-    }
-}
-
-impl GetTimingDigest for Watched {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.stream.get_timing_digest()
-    }
-
-    fn get_read_pending_time(&self) -> Duration {
-        self.stream.get_read_pending_time()
-    }
-
-    fn get_write_pending_time(&self) -> Duration {
-        self.stream.get_write_pending_time()
-    }
-}
-
-impl GetProxyDigest for Watched {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.stream.get_proxy_digest()
-    }
-
-    fn set_proxy_digest(&mut self, digest: ProxyDigest) {
-        self.stream.set_proxy_digest(digest);
-    }
-}
-
-impl GetSocketDigest for Watched {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.stream.get_socket_digest()
-    }
-
-    fn set_socket_digest(&mut self, digest: SocketDigest) {
-        self.stream.set_socket_digest(digest);
     }
 }

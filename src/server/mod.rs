@@ -8,6 +8,7 @@
 pub mod bind;
 mod books;
 mod checks;
+mod descriptors;
 mod engine;
 mod notify;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 
 use arc_swap::ArcSwap;
+use pingora::listeners::tls::TlsSettings;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
 
@@ -354,18 +356,11 @@ impl Prepared {
             EdgePort::new(router.clone(), Arc::clone(&desk)),
             closing.active(),
         );
-        let mut service = door::service(&server.configuration, proxy);
-        for bound in &edge {
-            service.add_tcp(&bound.endpoint());
-        }
-        for (place, bound) in tls.iter().enumerate() {
-            let named = |cause: Box<pingora::Error>| StartError::Tls {
-                address: bound.endpoint(),
-                cause: cause.to_string(),
-            };
-            let settings = proxy::tls::settings(&desk, place).map_err(named)?;
-            service.add_tls_with_settings(&bound.endpoint(), None, settings);
-        }
+        let plain: Vec<SocketAddr> = edge.iter().map(Bound::addr).collect();
+        let secured = tls_settings(&desk, &tls)?;
+        let configured = desk.live.load().config.edge.max_connections;
+        let most = descriptors::connections(configured, descriptors::raise());
+        let service = door::service(&server.configuration, proxy, &plain, secured, most);
         let sockets = edge.into_iter().chain(tls).collect();
         server.add_service(WithSockets::new(service, sockets).within(term.clone()));
         let service = admin::listen::service(router, &admin.endpoint());
@@ -380,6 +375,21 @@ impl Prepared {
         closing.close();
         Ok(())
     }
+}
+
+fn tls_settings(
+    desk: &Arc<Desk>,
+    bound: &[Bound],
+) -> Result<Vec<(SocketAddr, TlsSettings)>, StartError> {
+    let settings = bound.iter().enumerate().map(|(place, bound)| {
+        let named = |cause: Box<pingora::Error>| StartError::Tls {
+            address: bound.endpoint(),
+            cause: cause.to_string(),
+        };
+        let settings = proxy::tls::settings(desk, place).map_err(named)?;
+        Ok((bound.addr(), settings))
+    });
+    settings.collect()
 }
 
 /// Says where it listens.

@@ -252,6 +252,29 @@ impl LoginRefused {
     }
 }
 
+/// A connection came while the edge had as many as it may have.
+#[derive(Debug)]
+pub struct EdgeIsFull {
+    /// It was closed; else an idle one was.
+    pub turned_away: bool,
+    /// Whether a line is due: connections come in floods.
+    pub tell: bool,
+}
+
+impl EdgeIsFull {
+    pub fn emit(&self, metrics: &Metrics) {
+        metrics.edge_full(self.turned_away);
+        if !self.tell {
+            return;
+        }
+        let what = match self.turned_away {
+            true => "new ones are closed, since all are in use",
+            false => "idle ones are closed for new ones",
+        };
+        log::warn!("the edge has edge.max_connections connections: {what}");
+    }
+}
+
 /// The configuration was read again.
 #[derive(Debug)]
 pub struct Reloaded<'a> {

@@ -134,6 +134,8 @@ pub struct Metrics {
     config_good: IntGauge,
     certificates: IntGaugeVec,
     login_failures: IntCounter,
+    /// For a new connection, and of a new one.
+    edge_full: [IntCounter; 2],
 }
 
 impl Metrics {
@@ -152,6 +154,11 @@ impl Metrics {
             "1 where the configuration that was read last holds, 0 where it was refused.",
         )?;
         config_good.set(1);
+        let edge_full = make.counters(
+            "proxy_connections_full_total",
+            "Connections closed at edge.max_connections: idle ones for a new one, or the new one.",
+            &["closed"],
+        )?;
         Ok(Metrics {
             exchanges: ExchangeFamilies::new(make)?,
             upstream: UpstreamFamilies::new(make)?,
@@ -170,8 +177,14 @@ impl Metrics {
             )?,
             login_failures: make
                 .counter("admin_login_failures_total", "Refused sign-ins and tokens.")?,
+            edge_full: ["idle", "new"].map(|closed| edge_full.with_label_values(&[closed])),
             registry,
         })
+    }
+
+    /// A connection was closed since the edge has as many as it may have: the new one, or an idle one.
+    pub fn edge_full(&self, is_new: bool) {
+        self.edge_full[usize::from(is_new)].inc();
     }
 
     /// A configuration was read while the process runs: it holds, or was refused.

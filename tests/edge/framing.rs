@@ -3,6 +3,8 @@
 //! left with bytes of another.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use futures_util::stream;
 use serde_json::{Value, json};
@@ -230,6 +232,29 @@ async fn what_can_be_read_in_two_ways_is_refused() {
         ledger.records.iter().all(|record| record.path == CHAT),
         "{ledger:?}"
     );
+}
+
+/// A request that is shorter than HTTP/2's preface is no part of one: haproxy's check is such.
+pub const SHORT: [&str; 4] = [
+    "GET / HTTP/1.0\r\n\r\n",
+    "OPTIONS / HTTP/1.0\r\n\r\n",
+    "P / HTTP/1.0\r\n\r\n",
+    "PRI / HTTP/1.0\r\n\r\n",
+];
+
+#[tokio::test]
+async fn a_short_request_is_answered_at_once() {
+    let rig = Rig::start().await;
+    let begun = Instant::now();
+    for text in SHORT {
+        let mut wire = rig.wire().await;
+        wire.send(text).await;
+        let status = wire.answer().await.status;
+        assert!((200..500).contains(&status), "{status} to {text}");
+    }
+    // A head has half a minute.
+    assert!(begun.elapsed() < Duration::from_secs(15));
+    rig.end().await;
 }
 
 /// What is sound but odd is served, once, and read the same way by all.

@@ -98,7 +98,6 @@ async fn rig(time: &str) -> Rig {
     let openai = json!({"name": "openai", "dialect": "openai", "models": ["gpt-*", "whisper-*"],
                         "peers": [{"url": "{fake0}", "credential": CREDENTIAL}]});
     Rig::builder()
-        .prelude("ulimit -n $(ulimit -H -n)")
         .set("edge.request_timeout", json!(time))
         .set("quota.on_overrun", json!("record"))
         .set("pools", json!([flood, openai]))
@@ -187,6 +186,7 @@ async fn slow_clients_are_closed_in_time_and_nobody_else_notices() {
     let good_key = rig.admin().key(0).await;
     let before = alone(&rig, &good_key).await;
     let memory_before = rig.process().resident();
+    rig.process().forget_peak();
 
     let (over, ended) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
     let mut visits = JoinSet::new();
@@ -210,7 +210,7 @@ async fn slow_clients_are_closed_in_time_and_nobody_else_notices() {
             that(shown, |shown| shown["request_count"] == readers())
         })
         .await;
-        let most = rig.process().resident();
+        let most = rig.process().peak();
         over.store(true, Relaxed);
         let told = tokio::time::timeout(PATIENCE, visits.join_all()).await;
         ended.store(true, Relaxed);

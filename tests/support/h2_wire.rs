@@ -10,6 +10,7 @@ use super::wait::PATIENCE;
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
@@ -65,6 +66,11 @@ impl H2Wire {
     pub async fn open(&mut self, stream: u32, head: &[(&str, &str)], end: bool) -> bool {
         let flags = END_HEADERS | if end { END_STREAM } else { 0 };
         self.send(HEADERS, flags, stream, &block(head)).await
+    }
+
+    /// Takes what has come, without waiting; frames are read of it later.
+    pub fn take_ready(&mut self) {
+        while matches!(self.stream.try_read_buf(&mut self.rest), Ok(1..)) {}
     }
 
     /// The next frame; `None` where the connection ends. Settings and pings are acknowledged.

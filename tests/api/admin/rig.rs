@@ -198,6 +198,8 @@ fn config() -> Config {
             max_upload: 0,
             max_buffered: 0,
             request_timeout: Duration::ZERO,
+            body_timeout: Duration::ZERO,
+            max_connections: 0,
             self_service: true,
             cors_origins: Vec::new(),
             allow_unmetered: false,

@@ -14,11 +14,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersion};
+use tokio_rustls::rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, SupportedProtocolVersion,
+};
 
 use crate::support::tls::Certificates;
 
@@ -26,7 +29,7 @@ pub const BOTH_VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
 
 /// Trusts `ca.pem` and keeps its sessions for the next connection.
 pub struct Client {
-    connector: TlsConnector,
+    config: Arc<ClientConfig>,
 }
 
 /// One connection, as it was negotiated.
@@ -73,15 +76,28 @@ impl Client {
         };
         config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
         Client {
-            connector: TlsConnector::from(Arc::new(config)),
+            config: Arc::new(config),
         }
     }
 
-    pub async fn connect(&self, address: SocketAddr, host: &str) -> io::Result<Connection> {
+    /// A connection on which nothing was said yet.
+    pub async fn raw(&self, address: SocketAddr, host: &str) -> io::Result<TlsStream<TcpStream>> {
         let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
-        let name = ServerName::try_from(host.to_owned()).unwrap();
-        let stream = self.connector.connect(name, tcp).await?;
+        let connector = TlsConnector::from(Arc::clone(&self.config));
+        connector.connect(name(host), tcp).await
+    }
+
+    /// What a client says first.
+    pub fn hello(&self, host: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut client = ClientConnection::new(Arc::clone(&self.config), name(host)).unwrap();
+        client.write_tls(&mut bytes).unwrap();
+        bytes
+    }
+
+    pub async fn connect(&self, address: SocketAddr, host: &str) -> io::Result<Connection> {
+        let stream = self.raw(address, host).await?;
         let tls = stream.get_ref().1;
         let handshake = tls.handshake_kind();
         let certificate = tls.peer_certificates().unwrap()[0].to_vec();
@@ -105,6 +121,10 @@ impl Client {
             certificate,
         })
     }
+}
+
+fn name(host: &str) -> ServerName<'static> {
+    ServerName::try_from(host.to_owned()).unwrap()
 }
 
 fn pem(certificates: &Certificates, name: &str) -> Vec<CertificateDer<'static>> {

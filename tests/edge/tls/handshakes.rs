@@ -16,6 +16,15 @@ pub async fn rig(certificates: &Certificates, names: &[&str], clients: serde_jso
         .await
 }
 
+/// A plain listener and one with TLS, and so much time for a request.
+pub async fn rig_in_time(certificates: &Certificates, time: &str) -> Rig {
+    Rig::builder()
+        .set("edge.tls", entries(certificates, &["server"], json!({})))
+        .set("edge.request_timeout", json!(time))
+        .start()
+        .await
+}
+
 /// The same as it is written; the settings go with the first entry.
 pub fn entries(
     certificates: &Certificates,

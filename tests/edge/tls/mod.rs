@@ -8,5 +8,6 @@ mod configuration;
 mod handshakes;
 mod reload;
 mod sdk;
+mod slow;
 mod streams;
 mod under_load;

@@ -72,7 +72,7 @@ use budget::Budget;
 use ctx::Ctx;
 use entry::Next;
 
-pub use active::Active;
+pub use active::{Active, ActiveRequest};
 
 /// The proxy service.
 pub struct Edge {

@@ -12,6 +12,7 @@ use crate::store::movable::frame;
 
 /// Which server is meant.
 #[derive(Debug, clap::Args)]
+#[group(id = "running")]
 pub struct Options {
     /// The running server's configuration file, for its `server.upgrade_sock` [default:
     /// $QUOTA_PROXY_CONFIG, else /etc/quota-proxy/quota-proxy.yaml, if it is there]

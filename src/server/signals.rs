@@ -103,6 +103,7 @@ impl Signals {
         if !self.closing.drain() {
             return false;
         }
+        self.giver.close();
         // The service goes on in the process that took over.
         if !self.is_taken() {
             self.manager.stopping();

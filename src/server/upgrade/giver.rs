@@ -95,6 +95,11 @@ impl Giver {
         self.alone.subscribe()
     }
 
+    /// Gives nothing any more: duplicates would keep queues open that nobody serves.
+    pub fn close(&self) {
+        self.sockets.lock().clear();
+    }
+
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }

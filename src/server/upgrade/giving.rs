@@ -75,7 +75,7 @@ impl Giver {
         );
         let settles_alone = lent.settles_alone();
         let ends = lent.follow(connection);
-        self.sockets.lock().clear();
+        self.close();
         self.taken.send_replace(Some(successor));
         let alone = self.alone.clone();
         tokio::spawn(async move {

@@ -25,10 +25,12 @@ async fn stream(rig: &Rig, key: &Key, tokens: u32) -> Response {
     answer
 }
 
+/// Where only a queue is left a connection is neither refused nor served.
 async fn refuses_connections(rig: &Rig) {
     let edge = rig.edge();
     eventually(PATIENCE, || async {
-        that(TcpStream::connect(edge).await.is_err(), |refused| *refused)
+        let connected = tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(edge));
+        that(connected.await, |connected| matches!(connected, Ok(Err(_))))
     })
     .await;
 }

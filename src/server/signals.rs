@@ -98,10 +98,10 @@ impl Signals {
         self.giver.taken().borrow().is_some()
     }
 
-    /// From here on nothing more is taken, here and in the process before. False where that is so already.
-    fn drain(&self) -> bool {
+    /// From here on nothing more is taken, here and in the process before.
+    fn drain(&self) {
         if !self.closing.drain() {
-            return false;
+            return;
         }
         self.giver.close();
         // The service goes on in the process that took over.
@@ -109,7 +109,6 @@ impl Signals {
             self.manager.stopping();
         }
         self.giver.before.end(END_TOO);
-        true
     }
 
     /// What runs is cut, and settled then.
@@ -191,6 +190,8 @@ impl ShutdownSignalWatch for Signals {
         let mut leave = std::pin::pin!(self.leave());
         let mut grace = std::pin::pin!(self.grace());
         let mut left_alone = std::pin::pin!(self.left_alone());
+        // By this signal: a process that took over tells it, too, and that is no second time.
+        let mut terminated = false;
         loop {
             tokio::select! {
                 () = leave.as_mut() => return self.end(),
@@ -199,10 +200,13 @@ impl ShutdownSignalWatch for Signals {
                     self.closing.ends_badly();
                     return self.end();
                 }
-                () = next(&mut heard.terminate) => if !self.drain() {
-                    log::warn!("SIGTERM once more: what still runs is cut");
-                    return self.end();
-                },
+                () = next(&mut heard.terminate) => {
+                    if std::mem::replace(&mut terminated, true) {
+                        log::warn!("SIGTERM once more: what still runs is cut");
+                        return self.end();
+                    }
+                    self.drain();
+                }
                 () = next(&mut heard.end_too) => if self.is_taken() {
                     self.drain();
                 } else {

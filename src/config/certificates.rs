@@ -16,7 +16,6 @@ use tokio_rustls::rustls::{Error as TlsError, RootCertStore};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::authorities::{Authorities, authorities};
-use super::load::read_file;
 use super::scalar::{choice, listen_address};
 use super::section::{At, Field, Section};
 use crate::time::UnixMs;
@@ -153,7 +152,7 @@ fn pem<T>(
     };
     let path = field.path()?;
     let shown = path.display();
-    match read_file(&path).map(|text| read(&text)) {
+    match field.at.report.read(&path).map(|text| read(&text)) {
         Ok(Ok(value)) => return Some((path, value)),
         Ok(Err(found)) => field.at.fault(format!("{shown} holds {found}")),
         Err(message) => field.at.fault(format!("{shown} {message}")),

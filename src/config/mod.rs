@@ -47,7 +47,7 @@ pub use authorities::Authorities;
 pub use certificates::{Certificate, ClientCertificates, TlsListener};
 pub use env::Env;
 pub use error::{Fault, Faults, Notice, Place};
-pub use load::{DEFAULT_FILE, FILE_VARIABLE, Loaded, load, load_upgrade_sock, parse};
+pub use load::{DEFAULT_FILE, FILE_VARIABLE, Files, Loaded, load, load_upgrade_sock, parse};
 pub use price_table::{BUILT_IN as BUILT_IN_PRICES, is_pattern as is_price_pattern};
 pub use scalar::nearest;
 pub use secret::SecretText;

@@ -75,7 +75,7 @@ use budget::Budget;
 use ctx::{Ctx, Upload};
 use entry::Next;
 
-pub use active::Active;
+pub use active::{Active, ActiveRequest};
 
 /// The proxy service.
 pub struct Edge {

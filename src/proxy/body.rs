@@ -238,7 +238,7 @@ pub async fn peek_upload(
     })
 }
 
-fn is_multipart(content_type: &str) -> bool {
+pub fn is_multipart(content_type: &str) -> bool {
     let kind = content_type.split_once('/').map(|(kind, _)| kind.trim());
     kind.is_some_and(|kind| kind.eq_ignore_ascii_case("multipart"))
 }

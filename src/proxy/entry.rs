@@ -134,13 +134,14 @@ impl Edge {
             let why = "the upload is too large";
             return Error::e_explain(ErrorType::HTTPStatus(413), why).map_err(Error::into_down);
         }
-        let (Some(tempo), Some(exchange)) = (&mut ctx.tempo, &ctx.exchange) else {
+        let (Some(tempo), Some(exchange)) = (&mut ctx.tempo, &mut ctx.exchange) else {
             return Ok(());
         };
         let first_byte = exchange.route().pool.config.timeouts.first_byte;
         if end {
             ctx.tempo = None;
             ctx.uploaded = true;
+            exchange.uploaded();
             late::expect_answer(session, ctx.deadline, first_byte);
         } else if tempo.due() <= Instant::now() {
             return Err(late::slow_body());
@@ -238,8 +239,12 @@ fn open_request<'a>(
 
 /// Whether the body is read whole, for the model and the bounds in it. A path that is always JSON is
 /// read as JSON whatever its content type says: a label must not hide a model from its key's rules.
+/// A WebSocket's model is in its query, whatever a body might say.
 fn holds_json(facts: &Facts) -> bool {
-    let is_form = facts.content_type.starts_with("multipart/");
+    if facts.socket.is_some() {
+        return false;
+    }
+    let is_form = body::is_multipart(&facts.content_type);
     facts.endpoint.is_json() || facts.has_json_type() || (facts.endpoint.generates() && !is_form)
 }
 
@@ -265,11 +270,13 @@ async fn read_body(
             Body::Held(bytes) => Some(bytes.clone()),
             _ => peeked.whole.clone(),
         };
+        let model = match &facts.socket {
+            Some(socket) => socket.model.clone(),
+            None => peeked.model,
+        };
         return Ok(Read {
             request: None,
-            model: peeked
-                .model
-                .or_else(|| facts.socket.as_ref()?.model.clone()),
+            model,
             whole,
             replays: peeked.whole.is_none(),
         });

@@ -31,6 +31,7 @@ impl Edge {
             .attempt(UnixMs::now(), again)
             .ok_or_else(Self::no_peer)?;
         if !again {
+            ctx.repeated = false;
             self.tell_passed_over(exchange, &mut ctx.passed_over);
         }
         let anew = ctx.original.as_mut().and_then(|body| body.anew(exchange));

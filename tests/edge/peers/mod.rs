@@ -9,6 +9,7 @@ mod heads;
 mod health;
 mod limits;
 mod names;
+mod refusals;
 mod rests;
 mod stale;
 mod targets;

@@ -22,8 +22,9 @@ use pingora::{Error, ErrorType, Result};
 use serde_json::Value;
 
 use super::facts::is_json_type;
+use super::local::send_whole;
 use super::reply::Reply;
-use super::{Ctx, Edge, verdict};
+use super::{Ctx, Edge, body, verdict};
 use crate::metering::{Dialect, decoded};
 
 /// A refusal is short; a longer one is not looked into.
@@ -303,13 +304,11 @@ impl Edge {
         // After an error Pingora does not take a next request from this connection.
         session.set_keepalive(None);
         let body = withheld.bytes.freeze();
-        let written = async {
-            session.write_response_header(withheld.head, false).await?;
-            session.write_response_body(Some(body), true).await
-        };
-        if written.await.is_err() {
+        if send_whole(session, withheld.head, body).await.is_err() {
             log::debug!("the client of a refusal was gone");
         }
+        // It may still be sending.
+        body::drain(session).await;
         status
     }
 }

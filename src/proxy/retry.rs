@@ -30,7 +30,14 @@ impl Edge {
             e.set_retry(false);
             return e;
         };
-        let crossed = exchange.since_sent() < ctx.crossing;
+        // Over HTTP/1 Pingora counts what it has written of the body.
+        let written = session.upstream_body_bytes_sent();
+        let is_cut_short = ctx
+            .body
+            .length()
+            .zip(written)
+            .is_some_and(|(all, sent)| sent < all);
+        let crossed = is_cut_short || exchange.since_sent() < ctx.crossing;
         let never_read = was_never_read(&e, peer, connection_was_pooled, crossed);
         e.set_retry(false);
         let is_ours = cut::is_cut(&e) || withheld::is_withheld(&e);

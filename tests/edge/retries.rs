@@ -153,6 +153,8 @@ async fn after_a_pooled_connection_that_ended_before_all_was_written() {
     for (turn, way) in WAYS.into_iter().enumerate() {
         let (status, _) = send(&rig, &key, &body_of(100), way, "").await;
         assert_eq!(status, 200);
+        // Its connection is pooled by then.
+        rig.admin().settled().await;
         let (status, answer) = send(&rig, &key, &body, way, "").await;
         assert_eq!(status, 200, "by way {way}: {answer}");
         let seen = upstream.seen();

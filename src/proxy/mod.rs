@@ -60,13 +60,9 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use crate::admin::EdgePort;
-use crate::admin::paths::is_ours;
-use crate::exchange::{Desk, Refusal, Verdict};
-use crate::language::Language;
-use crate::metering::Dialect;
+use crate::exchange::{Desk, Verdict};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
-use crate::time::UnixMs;
 
 use addresses::Addresses;
 use body::Body;
@@ -118,51 +114,6 @@ impl std::fmt::Debug for Edge {
 }
 
 impl Edge {
-    /// Answers a refusal in the dialect of the path, then takes what the client still sends.
-    pub(super) async fn refuse(
-        &self,
-        session: &mut Session,
-        ctx: &mut Ctx,
-        refusal: &Refusal,
-    ) -> Result<()> {
-        let id = ctx.request_id();
-        let facts = ctx.facts.as_deref();
-        let language = facts.map_or(Language::English, |facts| facts.language);
-        let reply = match facts {
-            Some(facts) if is_ours(&facts.path) => {
-                reply::Reply::ours(refusal, &facts.path, language)
-            }
-            _ => reply::Reply::new(refusal, ctx.dialect(), &id, language),
-        };
-        ctx.refused = Some((reply.status, refusal.code()));
-        let extra = self.extra_headers(ctx, refusal);
-        if !session.as_mut().is_body_done() {
-            session.set_keepalive(None);
-        }
-        reply.send(session, &id, extra).await?;
-        body::drain(session).await;
-        Ok(())
-    }
-
-    fn extra_headers(&self, ctx: &Ctx, refusal: &Refusal) -> Vec<headers::Named> {
-        let mut extra = match refusal {
-            Refusal::QuotaExceeded(shortage) | Refusal::RateLimited(shortage) => {
-                headers::quota_headers(&[shortage.standing], ctx.dialect(), UnixMs::now())
-            }
-            _ => Vec::new(),
-        };
-        if ctx.dialect() == Dialect::Anthropic {
-            let id = http::HeaderValue::from_str(&ctx.request_id());
-            extra.extend(id.ok().map(|id| ("request-id", id)));
-        }
-        let origin = ctx.facts.as_ref().and_then(|f| f.caller.origin.as_deref());
-        extra.extend(local::cors_headers(
-            &self.desk.live.load().config.edge,
-            origin,
-        ));
-        extra
-    }
-
     /// An error of ours in Pingora's terms; the cause is told by `fail_to_proxy`.
     fn no_peer() -> Box<Error> {
         Error::explain(ErrorType::ConnectNoRoute, "no peer is left to try").into_up()

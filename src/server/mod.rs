@@ -9,6 +9,7 @@ pub mod bind;
 mod books;
 mod checks;
 mod descriptors;
+mod edge;
 mod engine;
 mod notify;
 #[cfg(test)]
@@ -25,14 +26,13 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 
 use arc_swap::ArcSwap;
-use pingora::listeners::tls::TlsSettings;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
 
 use crate::admin::{self, AdminState, EdgePort};
 use crate::config::Config;
 use crate::exchange::{Desk, Live, Settler};
-use crate::proxy::{self, Edge, door};
+use crate::proxy::Edge;
 use crate::store::{Store, StoreError};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log as logging;
@@ -162,11 +162,7 @@ fn build(
     let draining = Arc::new(AtomicBool::new(false));
     let (settler, queue) = Settler::new(config.quota.reservation_ttl);
     let queue = Arc::new(tokio::sync::Mutex::new(queue));
-    let desk = Arc::new(Desk {
-        store: Arc::clone(&store),
-        settler: Arc::clone(&settler),
-        live: ArcSwap::from_pointee(Live::new(Arc::clone(&config))),
-    });
+    let desk = desk(&config, &store, &settler);
     let closing = Arc::new(Closing::new(
         store,
         Arc::clone(&queue),
@@ -199,12 +195,7 @@ fn build(
         manager,
     );
     let parts = Parts {
-        admin: AdminState {
-            desk: Arc::clone(&desk),
-            metrics: Arc::clone(&metrics),
-            draining,
-            clock: Arc::new(UnixMs::now),
-        },
+        admin: admin_state(&desk, &metrics, draining),
         books: Books::new(Arc::clone(&desk), queue, Arc::clone(&metrics)),
         checks: Checks::new(Arc::clone(&desk), Arc::clone(&metrics)),
         desk,
@@ -222,6 +213,23 @@ fn build(
         giver,
         taker: None,
     })
+}
+
+fn desk(config: &Arc<Config>, store: &Arc<dyn Store>, settler: &Arc<Settler>) -> Arc<Desk> {
+    Arc::new(Desk {
+        store: Arc::clone(store),
+        settler: Arc::clone(settler),
+        live: ArcSwap::from_pointee(Live::new(Arc::clone(config))),
+    })
+}
+
+fn admin_state(desk: &Arc<Desk>, metrics: &Arc<Metrics>, draining: Arc<AtomicBool>) -> AdminState {
+    AdminState {
+        desk: Arc::clone(desk),
+        metrics: Arc::clone(metrics),
+        draining,
+        clock: Arc::new(UnixMs::now),
+    }
 }
 
 /// The last thing that can fail: until a new process has the books the old one waits for it.
@@ -355,11 +363,7 @@ impl Prepared {
             EdgePort::new(router.clone(), Arc::clone(&desk)),
             closing.active(),
         );
-        let plain: Vec<SocketAddr> = edge.iter().map(Bound::addr).collect();
-        let secured = tls_settings(&desk, &tls)?;
-        let configured = desk.live.load().config.edge.max_connections;
-        let most = descriptors::connections(configured, descriptors::raise());
-        let service = door::service(&server.configuration, proxy, &plain, secured, most);
+        let service = edge::service(&server.configuration, proxy, &desk, (&edge, &tls))?;
         let sockets = edge.into_iter().chain(tls).collect();
         server.add_service(WithSockets::new(service, sockets).within(term.clone()));
         let service = admin::listen::service(router, &admin.endpoint());
@@ -374,21 +378,6 @@ impl Prepared {
         closing.close();
         Ok(())
     }
-}
-
-fn tls_settings(
-    desk: &Arc<Desk>,
-    bound: &[Bound],
-) -> Result<Vec<(SocketAddr, TlsSettings)>, StartError> {
-    let settings = bound.iter().enumerate().map(|(place, bound)| {
-        let named = |cause: Box<pingora::Error>| StartError::Tls {
-            address: bound.endpoint(),
-            cause: cause.to_string(),
-        };
-        let settings = proxy::tls::settings(desk, place).map_err(named)?;
-        Ok((bound.addr(), settings))
-    });
-    settings.collect()
 }
 
 /// Says where it listens.

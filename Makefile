@@ -3,7 +3,7 @@
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: run fleet build deb test lint bench soak tools redis test-tools promtool clean
+.PHONY: run fleet build deb test lint bench soak tools redis test-tools soak-tools promtool clean
 
 run: build
 	exec target/release/quota-proxy demo
@@ -30,7 +30,7 @@ lint: tools
 bench: tools redis
 	$(CARGO) bench --locked
 
-soak: tools test-tools
+soak: tools test-tools soak-tools
 	QUOTA_PROXY_SOAK=1 $(CARGO) test --release --locked -- --include-ignored
 
 tools:
@@ -61,6 +61,13 @@ test-tools: promtool
 	 command -v dpkg-shlibdeps >/dev/null || missing="$$missing dpkg-dev"; \
 	 command -v groff >/dev/null || missing="$$missing groff-base"; \
 	 [ -x /usr/sbin/logrotate ] || missing="$$missing logrotate"; \
+	 [ -z "$$missing" ] || { echo "installing$$missing"; $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq $$missing; }
+
+# A Debian to boot.
+soak-tools:
+	@missing=""; \
+	 command -v debootstrap >/dev/null || [ -x /usr/sbin/debootstrap ] || missing="$$missing debootstrap"; \
+	 command -v systemd-nspawn >/dev/null || missing="$$missing systemd-container"; \
 	 [ -z "$$missing" ] || { echo "installing$$missing"; $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq $$missing; }
 
 # Of Debian's Prometheus this one program, and not the server with its service.

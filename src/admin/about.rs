@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::State;
@@ -117,7 +117,7 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response,
         metrics.held(totals.open_reservations, held.tokens, held.nano_usd);
     }
     metrics.settlements_waiting(desk.settler.waiting());
-    let peers = peer_states(&desk.live.load().pools, admin.now());
+    let peers = peer_states(&desk.live.load().pools, Instant::now());
     metrics.peers.show(peers);
     let text = metrics.render();
     let text = text.map_err(|e| Failure::Internal(format!("metrics cannot be shown: {e}")))?;

@@ -1,6 +1,7 @@
 //! What the pools are and how their peers fare (`GET /admin/pools`), for operators and for metrics.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Json;
 use axum::extract::State;
@@ -44,7 +45,7 @@ pub struct PeerItem {
     /// `fit`: it is asked; `tight`: its provider said that its own limit is near; `doubtful`: its rest
     /// is over, the next exchange is its probe; `resting`: it is asked only where no other is left.
     state: &'static str,
-    /// Its last health check failed.
+    /// Its health checks fail.
     down: bool,
     /// Failures in a row.
     failures: u32,
@@ -52,6 +53,7 @@ pub struct PeerItem {
     rests_until: Option<UnixMs>,
     /// Exchanges that it serves now.
     running: i64,
+    /// 0: it takes no exchanges.
     weight: u32,
 }
 
@@ -61,16 +63,16 @@ pub struct PeerItem {
     responses((status = 200, body = PoolList)),
 )]
 pub(super) async fn list(State(admin): State<Arc<Admin>>) -> Json<PoolList> {
-    let now = admin.now();
+    let clocks = (admin.now(), Instant::now());
     let live = admin.state.desk.live.load();
     let pools = live.pools.all().iter();
     Json(PoolList {
-        pools: pools.map(|pool| pool_item(pool, now)).collect(),
+        pools: pools.map(|pool| pool_item(pool, clocks)).collect(),
     })
 }
 
 /// Every configured peer as metrics show it.
-pub(super) fn peer_states(pools: &Pools, now: UnixMs) -> Vec<PeerState> {
+pub(super) fn peer_states(pools: &Pools, now: Instant) -> Vec<PeerState> {
     let states = pools.all().iter().flat_map(|pool| {
         pool.peers.iter().map(|peer| PeerState {
             pool: pool.config.name.clone(),
@@ -86,7 +88,7 @@ pub(super) fn peer_states(pools: &Pools, now: UnixMs) -> Vec<PeerState> {
     states.collect()
 }
 
-fn pool_item(pool: &Pool, now: UnixMs) -> PoolItem {
+fn pool_item(pool: &Pool, clocks: (UnixMs, Instant)) -> PoolItem {
     let config = &pool.config;
     PoolItem {
         name: config.name.clone(),
@@ -100,11 +102,15 @@ fn pool_item(pool: &Pool, now: UnixMs) -> PoolItem {
             Balance::Fallback => "fallback",
         },
         fallback: config.fallback.clone(),
-        peers: pool.peers.iter().map(|peer| peer_item(peer, now)).collect(),
+        peers: pool
+            .peers
+            .iter()
+            .map(|peer| peer_item(peer, clocks))
+            .collect(),
     }
 }
 
-fn peer_item(peer: &Peer, now: UnixMs) -> PeerItem {
+fn peer_item(peer: &Peer, (wall, now): (UnixMs, Instant)) -> PeerItem {
     let health = &peer.health;
     PeerItem {
         name: peer.name.clone(),
@@ -117,7 +123,10 @@ fn peer_item(peer: &Peer, now: UnixMs) -> PeerItem {
         },
         down: health.is_down(),
         failures: health.failures(),
-        rests_until: health.rests_until(now),
+        rests_until: health.rests_for(now).map(|left| {
+            // A rest is a duration: where the wall clock is set meanwhile, its end moves along.
+            wall.plus_ms(i64::try_from(left.as_millis()).unwrap_or(i64::MAX))
+        }),
         running: health.running(),
         weight: peer.config.weight,
     }

@@ -78,7 +78,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), String> {
     let loaded =
         config::parse(&yaml, "(demo)", &scratch.path, &env).map_err(|faults| text(&faults))?;
     server::install_logger(loaded.config.log.level);
-    let prepared = server::prepare(loaded.config, None, Start::Fresh).map_err(|fault| {
+    let prepared = server::prepare(loaded, Start::Fresh).map_err(|fault| {
         format!(
             "{fault}\nAnother port: quota-proxy demo --edge 127.0.0.1:8807 --admin 127.0.0.1:8808"
         )

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::running::{self, out_of_turn};
+use super::running::{Server, out_of_turn};
 use super::serve;
 use crate::server::upgrade::{Asked, Said};
 
@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, clap::Args)]
 pub struct Options {
     #[command(flatten)]
-    running: running::Options,
+    server: Server,
 }
 
 /// Returns when the new configuration holds.
@@ -25,7 +25,7 @@ pub struct Options {
 /// changed nothing then.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<(), String> {
     serve::runtime()?.block_on(async {
-        let mut running = options.running.ask(&Asked::Reload, PATIENCE).await?;
+        let mut running = options.server.ask(&Asked::Reload, PATIENCE).await?;
         match running.says().await? {
             Said::Reloaded { waiting } => tell(&waiting, out).map_err(|fault| fault.to_string()),
             Said::Refused(why) => Err(format!("{why}\nThe running server goes on as it was.")),

@@ -12,7 +12,7 @@ use crate::store::movable::frame;
 
 /// Which server is meant.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub struct Server {
     /// The running server's configuration file, for its `server.upgrade_sock` [default:
     /// $QUOTA_PROXY_CONFIG, else /etc/quota-proxy/quota-proxy.yaml, if it is there]
     #[arg(long)]
@@ -31,7 +31,7 @@ pub struct Running {
     patience: Duration,
 }
 
-impl Options {
+impl Server {
     /// Asks the server. `patience` is the longest wait for its next word.
     ///
     /// # Errors

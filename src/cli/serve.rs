@@ -2,8 +2,7 @@
 
 use std::fmt::Display;
 use std::future::Future;
-use std::io::{self, Write};
-use std::os::unix::process::CommandExt as _;
+use std::io::{self, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -11,6 +10,10 @@ use tokio::runtime::Runtime;
 
 use crate::config::{self, Faults, StoreConfig};
 use crate::server::{self, Start};
+use crate::telemetry::log as logging;
+
+/// What a process in the background says to the one that started it, when it serves.
+const SERVES: &str = "serves";
 
 /// Options of `serve`.
 #[derive(Debug, clap::Args)]
@@ -23,9 +26,17 @@ pub struct Options {
     /// runs. `quota-proxy upgrade` starts a new binary like this
     #[arg(long)]
     upgrade: bool,
-    /// Run in the background; returns when it listens
+    /// With --upgrade: where the running process listens, if the configuration has another
+    /// `server.upgrade_sock` by now
+    #[arg(long, value_name = "PATH", requires = "upgrade")]
+    socket: Option<PathBuf>,
+    /// Run in the background; returns when it serves. Its log goes on to stderr where that is a file or
+    /// the journal (`2>>FILE`), and else nowhere
     #[arg(long)]
     daemon: bool,
+    /// The process in the background: it tells its start on stdout, which is a pipe.
+    #[arg(long, hide = true, conflicts_with = "daemon")]
+    in_background: bool,
 }
 
 /// Runs until a signal ends it.
@@ -33,11 +44,26 @@ pub struct Options {
 /// # Errors
 /// A text for the operator: the configuration's faults, a taken port, a locked store.
 pub fn run(options: &Options, err: &mut dyn Write) -> Result<(), String> {
+    if options.daemon {
+        return start_in_background(options, err).map_err(text);
+    }
+    if !options.in_background {
+        return serve(options, err);
+    }
+    // Away from the terminal that it was started at. It is no leader of a group yet, so that this works.
+    if let Err(fault) = rustix::process::setsid() {
+        log::debug!("setsid: {fault}");
+    }
+    let done = serve(options, &mut io::stdout());
+    if let Err(why) = &done {
+        writeln!(io::stdout(), "{why}").map_err(text)?;
+    }
+    done
+}
+
+fn serve(options: &Options, out: &mut dyn Write) -> Result<(), String> {
     let env = |name: &str| std::env::var(name).ok();
     let loaded = config::load(options.config.as_deref(), &env).map_err(|faults| told(&faults))?;
-    if options.daemon {
-        return in_background(err).map_err(text);
-    }
     server::install_logger(loaded.config.log.level);
     if let (None, StoreConfig::Embedded { path, .. }) = (&loaded.source, &loaded.config.store) {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
@@ -48,11 +74,19 @@ pub fn run(options: &Options, err: &mut dyn Write) -> Result<(), String> {
     }
     loaded.tell();
     let start = match options.upgrade {
-        true => Start::TakeOver,
+        true => Start::TakeOver(options.socket.clone()),
         false => Start::Fresh,
     };
-    let prepared = server::prepare(loaded.config, loaded.source, start).map_err(text)?;
-    prepared.run(err).map_err(text)
+    let mut prepared = server::prepare(loaded, start).map_err(text)?;
+    if options.in_background {
+        prepared.when_serving(|| {
+            let told = writeln!(io::stdout(), "{SERVES}");
+            if let Err(fault) = told {
+                log::debug!("nobody waits for this process any more: {fault}");
+            }
+        });
+    }
+    prepared.run(out).map_err(text)
 }
 
 /// One fault in its line; several one per line, below how many there are.
@@ -63,31 +97,43 @@ fn told(faults: &Faults) -> String {
     }
 }
 
-/// Starts this program once more without `--daemon`, in a process group of its own, and returns when
-/// it says that it listens. A fork would lose the threads of the store.
-fn in_background(err: &mut dyn Write) -> io::Result<()> {
-    let arguments = std::env::args_os()
-        .skip(1)
-        .filter(|argument| argument != "--daemon");
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(arguments)
+/// Starts this program once more, and returns when that serves. A fork would lose the threads of the store.
+fn start_in_background(options: &Options, err: &mut dyn Write) -> io::Result<()> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["serve", "--in-background"]);
+    if let Some(config) = &options.config {
+        command.arg("--config").arg(config);
+    }
+    if options.upgrade {
+        command.arg("--upgrade");
+    }
+    if let Some(socket) = &options.socket {
+        command.arg("--socket").arg(socket);
+    }
+    // A terminal is closed one day, and whoever reads a pipe would wait for its end.
+    let lasts = logging::lasts();
+    let log = if lasts {
+        Stdio::inherit()
+    } else {
+        Stdio::null()
+    };
+    command
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()?;
-    let lines = child
-        .stderr
-        .take()
-        .map(io::BufReader::new)
-        .into_iter()
-        .flat_map(io::BufRead::lines);
-    for line in lines {
+        .stdout(Stdio::piped())
+        .stderr(log);
+    let mut child = command.spawn()?;
+    let lines = child.stdout.take().map(BufReader::new);
+    for line in lines.into_iter().flat_map(io::BufRead::lines) {
         let line = line?;
-        writeln!(err, "{line}")?;
-        if line.ends_with("(admin)") {
-            return writeln!(err, "running in the background as process {}", child.id());
+        if line == SERVES {
+            let log = match lasts {
+                true => "",
+                false => "; its log goes nowhere, 2>>FILE keeps it",
+            };
+            let pid = child.id();
+            return writeln!(err, "running in the background as process {pid}{log}");
         }
+        writeln!(err, "{line}")?;
     }
     let status = child.wait()?;
     Err(io::Error::other(format!(

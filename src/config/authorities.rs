@@ -6,7 +6,6 @@ use std::sync::Arc;
 use pingora::tls::RootCertStore;
 
 use super::certificates::{certificates, unreadable};
-use super::load::read_file;
 use super::section::Field;
 
 /// Authorities that are trusted, in place of the public ones.
@@ -26,7 +25,7 @@ impl std::fmt::Debug for Authorities {
 /// Reads `ca` or `client_ca`: the path of a PEM file with at least one certificate, each of which can be read.
 pub fn authorities(field: &Field<'_>) -> Option<Arc<Authorities>> {
     let path = field.path()?;
-    let text = match read_file(&path) {
+    let text = match field.at.report.read(&path) {
         Ok(text) => text,
         Err(message) => {
             field.at.fault(format!("{} {message}", path.display()));

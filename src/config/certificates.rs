@@ -16,7 +16,6 @@ use tokio_rustls::rustls::{Error as TlsError, RootCertStore};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::authorities::{Authorities, authorities};
-use super::load::read_file;
 use super::scalar::{choice, listen_address};
 use super::section::{At, Field, Section};
 use crate::time::UnixMs;
@@ -38,6 +37,8 @@ pub struct Certificate {
     pub certified: Arc<CertifiedKey>,
     /// The hosts that it names, in lower case; `*.example.com` stands for one label more.
     pub hosts: Vec<String>,
+    /// When clients begin to refuse it; unknown where its form could not be read.
+    pub expires: Option<UnixMs>,
 }
 
 /// What is asked of clients.
@@ -110,14 +111,15 @@ fn certificate(section: &mut Section<'_>) -> Option<Certificate> {
     let leaf = chain.first()?.clone();
     let faulty = match CertifiedKey::from_der(chain, key, &default_provider()) {
         Ok(certified) => {
-            let (hosts, validity) = read_leaf(&leaf);
-            if let Some(told) = validity {
+            let (hosts, expires, told) = read_leaf(&leaf);
+            if let Some(told) = told {
                 section.place_of("cert").notice(told);
             }
             return Some(Certificate {
                 path,
                 certified: Arc::new(certified),
                 hosts,
+                expires,
             });
         }
         Err(faulty) => faulty,
@@ -150,7 +152,7 @@ fn pem<T>(
     };
     let path = field.path()?;
     let shown = path.display();
-    match read_file(&path).map(|text| read(&text)) {
+    match field.at.report.read(&path).map(|text| read(&text)) {
         Ok(Ok(value)) => return Some((path, value)),
         Ok(Err(found)) => field.at.fault(format!("{shown} holds {found}")),
         Err(message) => field.at.fault(format!("{shown} {message}")),
@@ -190,10 +192,10 @@ pub fn unreadable(at: usize) -> String {
     format!("a certificate that cannot be read (number {})", at + 1)
 }
 
-/// The hosts of a certificate, and what to tell of one that is not valid now.
-fn read_leaf(leaf: &CertificateDer<'_>) -> (Vec<String>, Option<String>) {
+/// The hosts of a certificate, when it expires, and what to tell of one that is not valid now.
+fn read_leaf(leaf: &CertificateDer<'_>) -> (Vec<String>, Option<UnixMs>, Option<String>) {
     let Ok((_, leaf)) = X509Certificate::from_der(leaf) else {
-        return (Vec::new(), None);
+        return (Vec::new(), None, None);
     };
     let names = leaf.subject_alternative_name().ok().flatten();
     let hosts = names.map_or_else(Vec::new, |names| {
@@ -210,7 +212,7 @@ fn read_leaf(leaf: &CertificateDer<'_>) -> (Vec<String>, Option<String>) {
     } else {
         None
     };
-    (hosts, told)
+    (hosts, Some(until), told)
 }
 
 fn dns_name(name: &x509_parser::extensions::GeneralName<'_>) -> Option<String> {

@@ -1,5 +1,6 @@
 //! From a file, or none, to a configuration.
 
+use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 
 use super::Config;
@@ -24,6 +25,34 @@ pub struct Loaded {
     pub notices: Vec<Notice>,
     /// The file it came from; `None` for the built-in defaults.
     pub source: Option<PathBuf>,
+    /// All that was read.
+    pub files: Files,
+}
+
+/// Files as they were when they were read.
+#[derive(Clone, Debug, Default)]
+pub struct Files(Vec<(PathBuf, Option<u64>)>);
+
+impl Files {
+    pub(super) fn add(&mut self, path: &Path, text: Option<&str>) {
+        self.0.push((path.to_owned(), text.map(digest)));
+    }
+
+    /// Whether one of them holds something else by now. Reads them.
+    pub fn have_changed(&self) -> bool {
+        let changed = |(path, was): &(PathBuf, Option<u64>)| {
+            let is = read_file(path).ok();
+            is.as_deref().map(digest) != *was
+        };
+        self.0.iter().any(changed)
+    }
+}
+
+/// Tells versions of one file apart, within one process.
+fn digest(text: &str) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Loaded {
@@ -106,6 +135,7 @@ fn load_or_default(path: Option<&Path>, env: Env<'_>, default: &Path) -> Result<
     };
     let (file, text) = text_of(&source)?;
     let mut loaded = parse(&text, &file, folder_of(&source), env)?;
+    loaded.files.add(&source, Some(&text));
     loaded.source = Some(source);
     Ok(loaded)
 }
@@ -134,6 +164,7 @@ pub fn parse(text: &str, file: &str, folder: &Path, env: Env<'_>) -> Result<Load
         config,
         notices,
         source: None,
+        files: report.files.take(),
     })
 }
 
@@ -177,6 +208,25 @@ mod tests {
         let given = at("given.yaml");
         assert_eq!(threads(load_or_default(Some(&given), &set, &default)), 5);
         assert!(load_or_default(Some(&at("gone.yaml")), &set, &default).is_err());
+    }
+
+    #[test]
+    fn a_change_of_any_file_that_was_read_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let (source, prices) = (at("q.yaml"), at("prices.yaml"));
+        std::fs::write(&source, "pricing: {file: prices.yaml}").unwrap();
+        std::fs::write(&prices, "models: {m: {input: 1, output: 1}}").unwrap();
+        let loaded = load(Some(&source), &|_| None).unwrap();
+        assert!(!loaded.files.have_changed());
+        // Written anew with the same text it says the same.
+        std::fs::write(&prices, "models: {m: {input: 1, output: 1}}").unwrap();
+        assert!(!loaded.files.have_changed());
+        std::fs::write(&prices, "models: {m: {input: 2, output: 1}}").unwrap();
+        assert!(loaded.files.have_changed());
+        let loaded = load(Some(&source), &|_| None).unwrap();
+        std::fs::remove_file(&source).unwrap();
+        assert!(loaded.files.have_changed());
     }
 
     #[test]

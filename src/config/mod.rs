@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +47,7 @@ pub use authorities::Authorities;
 pub use certificates::{Certificate, ClientCertificates, TlsListener};
 pub use env::Env;
 pub use error::{Fault, Faults, Notice, Place};
-pub use load::{DEFAULT_FILE, FILE_VARIABLE, Loaded, load, load_upgrade_sock, parse};
+pub use load::{DEFAULT_FILE, FILE_VARIABLE, Files, Loaded, load, load_upgrade_sock, parse};
 pub use price_table::{BUILT_IN as BUILT_IN_PRICES, is_pattern as is_price_pattern};
 pub use scalar::nearest;
 pub use secret::SecretText;
@@ -207,6 +208,20 @@ pub enum RetryOn {
 pub struct HealthCheck {
     pub path: String,
     pub interval: Duration,
+    /// For the whole of an answer.
+    pub timeout: Duration,
+    /// Checks in a row that bring a peer back, and that take it out.
+    pub rise: u32,
+    pub fall: u32,
+    /// Statuses that pass.
+    pub expect: Vec<RangeInclusive<u16>>,
+}
+
+impl HealthCheck {
+    /// Whether this answer passes.
+    pub fn accepts(&self, status: u16) -> bool {
+        self.expect.iter().any(|range| range.contains(&status))
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -256,6 +271,7 @@ pub struct PeerConfig {
     pub ca: Option<Arc<Authorities>>,
     pub credential: Option<SecretText>,
     pub headers: Vec<(String, SecretText)>,
+    /// 0: it takes no exchanges.
     pub weight: u32,
     pub account: Option<String>,
 }

@@ -32,7 +32,7 @@ fn peer(mut section: Section<'_>, balance: Balance) -> Option<PeerConfig> {
             None
         }
     };
-    let weight = section.or("weight", 1, whole(1, 1_000_000));
+    let weight = section.or("weight", 1, whole(0, 1_000_000));
     let uses_weight = !matches!(balance, Balance::RoundRobin | Balance::Fallback);
     if let Some(field) = section
         .field("weight")

@@ -1,6 +1,7 @@
 //! `pools`: which upstream endpoints serve which models, and how.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,10 @@ use super::scalar::{choice, duration, duration_in, glob, text, url_path, whole};
 use super::section::{Field, Section};
 use super::{Balance, HealthCheck, PoolConfig, RetryOn, Timeouts};
 use crate::metering::Dialect;
+
+/// How long a health check waits by default: its interval, within these bounds.
+const SHORTEST_CHECK: Duration = Duration::from_secs(1);
+const LONGEST_CHECK: Duration = Duration::from_secs(5);
 
 /// Reads `pools`.
 pub fn pools(root: &mut Section<'_>) -> Vec<Arc<PoolConfig>> {
@@ -151,16 +156,45 @@ fn cooldown(section: &mut Section<'_>) -> (u32, Duration) {
 fn health_check(field: Field<'_>) -> HealthCheck {
     let mut section = field.section();
     let path = section.need("path", "a path such as /v1/models", url_path);
+    let default = Duration::from_secs(10);
+    let interval = section.or("interval", default, duration_in("100ms", "24h"));
+    let timeout = interval.clamp(SHORTEST_CHECK, LONGEST_CHECK);
     let check = HealthCheck {
         path: path.unwrap_or_default(),
-        interval: section.or(
-            "interval",
-            Duration::from_secs(10),
-            duration_in("100ms", "24h"),
-        ),
+        interval,
+        timeout: section.or("timeout", timeout, duration_in("50ms", "60s")),
+        rise: section.or("rise", 1, whole(1, 100)),
+        fall: section.or("fall", 2, whole(1, 100)),
+        // Who answers 401 or 404 is there.
+        expect: section.list("expect", vec![100..=499], statuses),
     };
+    if section.field("expect").is_some() && section.lacks("expect") {
+        let message = "is empty, and nothing would pass; expected statuses such as [200, 401]";
+        section.place_of("expect").fault(message);
+    }
     section.finish();
     check
+}
+
+/// `200`, `2xx`, `200-299`.
+fn statuses(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let status = |text: &str| {
+        text.trim()
+            .parse()
+            .ok()
+            .filter(|one| (100..=599).contains(one))
+    };
+    let class = |digit: &str| Some(status(&format!("{digit}00"))?..=status(&format!("{digit}99"))?);
+    let range = match text.split_once('-') {
+        Some((from, to)) => status(from).zip(status(to)).map(|(from, to)| from..=to),
+        None => match text.strip_suffix("xx") {
+            Some(digit) => class(digit),
+            None => status(text).map(|one| one..=one),
+        },
+    };
+    range
+        .filter(|range| !range.is_empty())
+        .ok_or_else(|| String::from("expected a status or several: 200, 2xx or 200-299"))
 }
 
 fn timeouts(mut section: Section<'_>) -> Timeouts {

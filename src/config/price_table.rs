@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::Prices;
 use super::document;
-use super::load::read_file;
 use super::scalar::whole;
 use super::section::{Field, Report, Section};
 use crate::metering::price::Price;
@@ -31,7 +30,7 @@ fn named_table(field: &Field<'_>) -> Prices {
     let Some(path) = field.path() else {
         return Prices::default();
     };
-    match read_file(&path) {
+    match field.at.report.read(&path) {
         Ok(text) => table(field.at.report, &text, &path.display().to_string()),
         Err(message) => {
             field.at.fault(format!("{} {message}", path.display()));

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::time::UnixMs;
+
 use super::{Config, EdgeConfig, PluginConfig, TlsListener};
 
 impl Config {
@@ -36,6 +38,15 @@ impl Config {
             log,
             ..self.clone()
         }
+    }
+
+    /// The addresses with TLS, and when the first certificate of each expires.
+    pub fn certificate_expiries(&self) -> Vec<(String, UnixMs)> {
+        let first = |listener: &TlsListener| {
+            let expiries = listener.certificates.iter().filter_map(|one| one.expires);
+            Some((listener.listen.to_string(), expiries.min()?))
+        };
+        self.edge.tls.iter().filter_map(first).collect()
     }
 
     fn plugins_differ(&self, new: &Config) -> bool {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::document::{Entry, Node, Value, is_null, join, shown_name};
 use super::env::{Env, Expanded, expand};
 use super::error::{Fault, Notice, Place};
+use super::load::{Files, read_file};
 use super::scalar::nearest;
 use super::secret::SecretText;
 
@@ -20,6 +21,8 @@ pub struct Report<'a> {
     pub folder: &'a Path,
     pub faults: RefCell<Vec<Fault>>,
     pub notices: RefCell<Vec<Notice>>,
+    /// Those that fields name and that were read.
+    pub files: RefCell<Files>,
 }
 
 impl<'a> Report<'a> {
@@ -29,7 +32,18 @@ impl<'a> Report<'a> {
             folder,
             faults: RefCell::default(),
             notices: RefCell::default(),
+            files: RefCell::default(),
         }
+    }
+
+    /// The text of a file that a field names.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(&self, path: &Path) -> Result<String, String> {
+        let text = read_file(path);
+        self.files.borrow_mut().add(path, text.as_deref().ok());
+        text
     }
 }
 

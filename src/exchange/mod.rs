@@ -33,7 +33,6 @@ use crate::metering::price::Price;
 use crate::metering::{Dialect, Endpoint, Meter, SocketMeter};
 use crate::quota::{Grant, ScopeClaim, Subject};
 use crate::store::Store;
-use crate::time::UnixMs;
 use crate::upstream::failover::Need;
 use crate::upstream::{Attempt, Failover, PassedOver, Peer, Pools, Route};
 
@@ -131,7 +130,7 @@ pub struct Exchange {
 impl Exchange {
     /// The next peer to try; `None` when all is tried. `again` repeats the last one, which had no
     /// chance to act on it. Another pool may come into use by it.
-    pub fn attempt(&mut self, now: UnixMs, again: bool) -> Option<Arc<Peer>> {
+    pub fn attempt(&mut self, now: Instant, again: bool) -> Option<Arc<Peer>> {
         if let (true, Some(last)) = (again, self.failover.peer()) {
             return Some(Arc::clone(last));
         }

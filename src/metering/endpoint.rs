@@ -3,6 +3,7 @@
 //! percent escapes, capitals) are read as that upstream would.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::usage::{Dialect, Endpoint};
 
@@ -105,19 +106,36 @@ pub fn dialect_of_path(path: &str) -> Dialect {
 }
 
 /// The model that a path names: Gemini's `models/NAME:verb`, Azure's `deployments/NAME/…`.
-pub(super) fn model_of_path(path: &str) -> Option<String> {
-    let decoded = percent_decoded(path);
-    let segments: Vec<&str> = decoded.split('/').filter(|s| !s.is_empty()).collect();
-    let last = *segments.last()?;
-    if gemini_verb(&last.to_ascii_lowercase()).is_some() {
-        let (name, _) = last.rsplit_once(':')?;
-        return Some(name.to_owned());
+pub fn model_of_path(path: &str) -> Option<String> {
+    let place = model_in_path(path)?;
+    Some(percent_decoded(path.get(place)?).into_owned())
+}
+
+/// Where in a path, escapes and all, the model stands that it names.
+pub fn model_in_path(path: &str) -> Option<Range<usize>> {
+    let decoded = decoded_bytes(path);
+    let bytes: Vec<u8> = decoded.iter().map(|(byte, _)| *byte).collect();
+    let mut segments = Vec::new();
+    let mut start = 0;
+    for segment in bytes.split(|byte| *byte == b'/') {
+        if !segment.is_empty() {
+            segments.push(start..start + segment.len());
+        }
+        start += segment.len() + 1;
     }
-    let at = segments
-        .iter()
-        .position(|s| s.eq_ignore_ascii_case("deployments"))?;
-    let name = segments.get(at + 1)?;
-    (at + 2 < segments.len()).then(|| (*name).to_owned())
+    let text = |segment: &Range<usize>| String::from_utf8_lossy(&bytes[segment.clone()]);
+    let last = segments.last()?;
+    let place = if gemini_verb(&text(last).to_ascii_lowercase()).is_some() {
+        let colon = bytes[last.clone()].iter().rposition(|byte| *byte == b':')?;
+        last.start..last.start + colon
+    } else {
+        let is_there = |segment: &Range<usize>| text(segment).eq_ignore_ascii_case("deployments");
+        let at = segments.iter().position(is_there)?;
+        segments.get(at + 2)?;
+        segments.get(at + 1)?.clone()
+    };
+    let raw = |at: usize| decoded.get(at).map_or(path.len(), |(_, raw)| *raw);
+    Some(raw(place.start)..raw(place.end))
 }
 
 /// Whether a path itself asks for a stream, as Gemini's does.
@@ -133,22 +151,31 @@ fn percent_decoded(path: &str) -> Cow<'_, str> {
     if !path.contains('%') {
         return Cow::Borrowed(path);
     }
+    let bytes: Vec<u8> = decoded_bytes(path)
+        .into_iter()
+        .map(|(byte, _)| byte)
+        .collect();
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The same, byte by byte, each with the place where it was.
+fn decoded_bytes(path: &str) -> Vec<(u8, usize)> {
     let bytes = path.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         match (byte, escaped_byte(bytes.get(at + 1..at + 3))) {
             (b'%', Some(decoded)) => {
-                out.push(decoded);
+                out.push((decoded, at));
                 at += 3;
             }
             _ => {
-                out.push(byte);
+                out.push((byte, at));
                 at += 1;
             }
         }
     }
-    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
+    out
 }
 
 fn escaped_byte(digits: Option<&[u8]>) -> Option<u8> {
@@ -286,5 +313,17 @@ mod tests {
             Some("My-Gpt")
         );
         assert_eq!(model("/v1/chat/completions"), None);
+        for (path, named) in [
+            ("/v1beta/models/a%2Fb%3AgenerateContent", "b"),
+            ("/v1beta/models/fl%61sh:generateContent/", "flash"),
+            ("/openai//deployments/g%20x/chat/completions", "g x"),
+            ("/openai/deployments/x%2Fchat/completions", "x"),
+            ("/v1beta/models/%E4%BD%A0:countTokens", "你"),
+        ] {
+            assert_eq!(model(path).as_deref(), Some(named), "{path}");
+            let place = model_in_path(path).unwrap();
+            let put = format!("{}NEW{}", &path[..place.start], &path[place.end..]);
+            assert_eq!(model_of_path(&put).as_deref(), Some("NEW"), "{put}");
+        }
     }
 }

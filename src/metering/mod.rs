@@ -38,10 +38,10 @@ mod values;
 mod walk;
 mod websocket;
 
-pub use endpoint::{classify, dialect_of_path};
+pub use endpoint::{classify, dialect_of_path, model_in_path, model_of_path};
 pub use estimate::{cap, count_tokens, estimate_input, settle_usage};
 pub use meter::{Meter, MeterSetup, Observation};
-pub use multipart::multipart_model;
+pub use multipart::{FormModel, multipart_model};
 pub use request::{BodyFault, RequestFacts, read_request};
 pub use splice::{Edits, include_usage_missing, splice};
 pub use usage::{Dialect, Endpoint, Usage};

@@ -1,14 +1,40 @@
 //! The `model` field of a multipart upload (RFC 7578), where it comes before the file.
 
+use std::ops::Range;
+
 use memchr::memmem;
+
+/// The field `model` of a form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FormModel {
+    pub name: String,
+    /// Where it stands; in more than one place where it is given twice.
+    pub places: Vec<Range<usize>>,
+}
+
+impl FormModel {
+    /// The form with another model in it.
+    pub fn replaced(&self, form: &[u8], model: &str) -> Vec<u8> {
+        let mut out = Vec::with_capacity(form.len() + model.len());
+        let mut at = 0;
+        for place in &self.places {
+            out.extend_from_slice(form.get(at..place.start).unwrap_or_default());
+            out.extend_from_slice(model.as_bytes());
+            at = place.end;
+        }
+        out.extend_from_slice(form.get(at..).unwrap_or_default());
+        out
+    }
+}
 
 /// Finds the form field `model` in the first bytes of a multipart body. `None` where it is not
 /// whole within `head`, comes after a part that is not, or is given twice differently.
-pub fn multipart_model(content_type: &str, head: &[u8]) -> Option<String> {
+pub fn multipart_model(content_type: &str, head: &[u8]) -> Option<FormModel> {
     let boundary = boundary(content_type)?;
     let delimiter = format!("\r\n--{boundary}");
     let mut rest = after_first_delimiter(head, &delimiter)?;
-    let mut model: Option<String> = None;
+    let mut model: Option<&str> = None;
+    let mut places = Vec::new();
     // Each turn stands just behind a delimiter; a part counts only with the delimiter after it.
     while let Some(headers_len) = memmem::find(rest, b"\r\n\r\n") {
         let headers = &rest[..headers_len];
@@ -17,18 +43,24 @@ pub fn multipart_model(content_type: &str, head: &[u8]) -> Option<String> {
             break;
         };
         if is_model_field(headers) {
-            let value = std::str::from_utf8(&body[..end]).ok()?.trim();
-            if model.as_deref().is_some_and(|model| model != value) {
+            let text = std::str::from_utf8(&body[..end]).ok()?;
+            let value = text.trim();
+            if model.is_some_and(|model| model != value) {
                 return None;
             }
-            model = Some(value.to_owned());
+            let before = text.len() - text.trim_start().len();
+            let start = head.len() - body.len() + before;
+            places.push(start..start + value.len());
+            model = Some(value);
         }
         rest = &body[end + delimiter.len()..];
         if rest.starts_with(b"--") {
             break;
         }
     }
-    model.filter(|model| !model.is_empty() && model.len() <= 256)
+    let name = model.filter(|model| !model.is_empty() && model.len() <= 256)?;
+    let name = name.to_owned();
+    Some(FormModel { name, places })
 }
 
 fn after_first_delimiter<'h>(head: &'h [u8], delimiter: &str) -> Option<&'h [u8]> {
@@ -94,13 +126,26 @@ mod tests {
             part("language", "en"),
             part("model", "whisper-1")
         );
-        assert_eq!(
-            multipart_model(TYPE, before.as_bytes()).as_deref(),
-            Some("whisper-1")
-        );
+        let name = |form: &str| Some(multipart_model(TYPE, form.as_bytes())?.name);
+        assert_eq!(name(&before).as_deref(), Some("whisper-1"));
         assert_eq!(multipart_model(TYPE, file.as_bytes()), None);
         let late = format!("{file}\r\n{}--xx--", part("model", "m"));
-        assert_eq!(multipart_model(TYPE, late.as_bytes()).as_deref(), Some("m"));
+        assert_eq!(name(&late).as_deref(), Some("m"));
+    }
+
+    #[test]
+    fn another_model_takes_its_place_wherever_it_stands() {
+        let form = |model: &str| {
+            format!(
+                "{}{}{}--xx--",
+                part("model", model),
+                part("language", "a"),
+                part("model", &format!(" {model} "))
+            )
+        };
+        let found = multipart_model(TYPE, form("a").as_bytes()).unwrap();
+        let put = found.replaced(form("a").as_bytes(), "whisper-1");
+        assert_eq!(String::from_utf8(put).unwrap(), form("whisper-1"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A question of our own to a peer: a list of models, a health check. It goes the way an exchange goes,
 //! with the peer's credential, headers and certificates, over a connection of its own.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -61,27 +62,34 @@ impl Default for Asker {
 
 impl Asker {
     /// # Errors
-    /// No answer in time, or one that breaks off. Cancel safe: the connection is closed.
+    /// No answer in time, or one that breaks off: then the next question goes to another address of the
+    /// peer, where it has one. Cancel safe: the connection is closed.
     pub async fn ask(
         &self,
         pool: &PoolConfig,
         peer: &Peer,
         question: Question<'_>,
     ) -> Result<Answer> {
-        let asked = tokio::time::timeout(question.patience, self.exchange(pool, peer, question));
-        match asked.await {
+        let mut reached = None;
+        let asked = self.exchange(pool, peer, question, &mut reached);
+        let answer = match tokio::time::timeout(question.patience, asked).await {
             Ok(answer) => answer,
             Err(_) => Error::e_explain(ErrorType::ReadTimedout, "no answer in time"),
+        };
+        if let (Err(_), Some(address)) = (&answer, reached) {
+            self.addresses.unreachable(peer, address);
         }
+        answer
     }
 
-    /// By the first of the peer's addresses that can be reached.
+    /// By the first of the peer's addresses that can be reached. Nobody else gets the connection: one
+    /// that has died in silence would answer no question after it either.
     async fn connect(
         &self,
         pool: &PoolConfig,
         upstream: &Peer,
         patience: Duration,
-    ) -> Result<HttpSession> {
+    ) -> Result<(HttpSession, SocketAddr)> {
         let connect = pool.timeouts.connect.min(patience);
         let until = Instant::now() + connect;
         let addresses = self.addresses.of(upstream, connect).await;
@@ -92,11 +100,12 @@ impl Asker {
             let Some((address, connect)) = ways.next(Instant::now()) else {
                 return Error::e_explain(ErrorType::ConnectNoRoute, "no address is left");
             };
-            let settings = self
+            let mut settings = self
                 .trust
                 .http_peer(upstream, pool, address, connect, patience);
+            settings.options.max_h2_streams = 1;
             match self.connector.get_http_session(&settings).await {
-                Ok((connection, _)) => return Ok(connection),
+                Ok((connection, _)) => return Ok((connection, address)),
                 Err(fault) => {
                     self.addresses.unreachable(upstream, address);
                     if !ways.is_another(Instant::now()) {
@@ -112,8 +121,10 @@ impl Asker {
         pool: &PoolConfig,
         upstream: &Peer,
         question: Question<'_>,
+        reached: &mut Option<SocketAddr>,
     ) -> Result<Answer> {
-        let mut connection = self.connect(pool, upstream, question.patience).await?;
+        let (mut connection, address) = self.connect(pool, upstream, question.patience).await?;
+        *reached = Some(address);
         let mut head = RequestHeader::build("GET", question.path.as_bytes(), None)?;
         headers::to_upstream(&mut head, upstream, pool.dialect, None, None)?;
         if pool.dialect == Dialect::Anthropic {

@@ -18,9 +18,10 @@ use bytes::{Bytes, BytesMut};
 use pingora::proxy::Session;
 
 use super::budget::Share;
+use super::form::is_multipart;
 use super::late;
 use crate::exchange::Refusal;
-use crate::metering::multipart_model;
+use crate::metering::{FormModel, multipart_model};
 
 /// Pingora's retry buffer, in bytes.
 const REPLAY: usize = 64 * 1024;
@@ -36,6 +37,15 @@ enum Framing {
     Unknown,
 }
 
+impl Framing {
+    fn length(self) -> Option<usize> {
+        match self {
+            Framing::Length(length) => Some(length),
+            Framing::Empty | Framing::Unknown => None,
+        }
+    }
+}
+
 /// A request body on its way upstream.
 #[derive(Debug)]
 pub enum Body {
@@ -43,8 +53,13 @@ pub enum Body {
     Passing,
     /// Held whole: these bytes go out on each attempt, whatever was read.
     Held(Bytes),
-    /// Peeked at: this head goes before what is still to come, on each attempt.
-    Headed { head: Bytes, due: bool },
+    /// Peeked at: this head goes before what is still to come, on each attempt. `length` is that of the
+    /// whole, where it is not what the client said.
+    Headed {
+        head: Bytes,
+        due: bool,
+        length: Option<usize>,
+    },
 }
 
 /// The bounds a body is read under.
@@ -189,7 +204,9 @@ async fn read_all(
 /// What a peek at a streamed upload found.
 #[derive(Debug)]
 pub struct Peeked {
-    pub model: Option<String>,
+    pub model: Option<FormModel>,
+    /// Bytes of the whole, where the client said so.
+    pub length: Option<usize>,
     pub body: Body,
     /// The upload was short, came without a length and is here whole: it needs a relay.
     pub whole: Option<Bytes>,
@@ -206,6 +223,7 @@ pub async fn peek_upload(
     if framing == Framing::Empty || !is_multipart(content_type) {
         return Ok(Peeked {
             model: None,
+            length: None,
             body: Body::Passing,
             whole: None,
         });
@@ -213,7 +231,8 @@ pub async fn peek_upload(
     let mut head = BytesMut::new();
     let mut model = None;
     let mut ended = false;
-    while model.is_none() && head.len() < PEEK && !ended {
+    // Without a length, all of a short one: it can be sent again then.
+    while (model.is_none() || framing == Framing::Unknown) && head.len() < PEEK && !ended {
         if let Framing::Length(length) = framing {
             let remaining = length.saturating_sub(head.len());
             if remaining <= REPLAY {
@@ -227,20 +246,20 @@ pub async fn peek_upload(
             None => ended = true,
         }
         ended |= session.as_mut().is_body_done();
-        model = multipart_model(content_type, &head);
+        model = model.or_else(|| multipart_model(content_type, &head));
     }
     let head = head.freeze();
     let whole = ended.then(|| head.clone());
     Ok(Peeked {
         model,
-        body: Body::Headed { head, due: true },
+        length: framing.length(),
+        body: Body::Headed {
+            head,
+            due: true,
+            length: None,
+        },
         whole,
     })
-}
-
-fn is_multipart(content_type: &str) -> bool {
-    let kind = content_type.split_once('/').map(|(kind, _)| kind.trim());
-    kind.is_some_and(|kind| kind.eq_ignore_ascii_case("multipart"))
 }
 
 /// The upload is short enough to be read to its end: then it is simply held.
@@ -259,6 +278,7 @@ async fn peek_tail(
     let bytes = head.freeze();
     Ok(Peeked {
         model: multipart_model(content_type, &bytes),
+        length: Some(length),
         body: Body::Held(bytes),
         whole: None,
     })
@@ -277,7 +297,7 @@ impl Body {
         match self {
             Body::Passing => {}
             Body::Held(bytes) => *piece = end.then(|| bytes.clone()),
-            Body::Headed { head, due } => {
+            Body::Headed { head, due, .. } => {
                 if *due {
                     *due = false;
                     let mut joined =
@@ -302,7 +322,8 @@ impl Body {
     pub fn length(&self) -> Option<usize> {
         match self {
             Body::Held(bytes) => Some(bytes.len()),
-            Body::Passing | Body::Headed { .. } => None,
+            Body::Headed { length, .. } => *length,
+            Body::Passing => None,
         }
     }
 }
@@ -358,6 +379,7 @@ mod tests {
         let mut body = Body::Headed {
             head: Bytes::from_static(b"ab"),
             due: true,
+            length: None,
         };
         for _ in 0..2 {
             body.attempt_begins();

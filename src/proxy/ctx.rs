@@ -12,6 +12,7 @@ use super::busy::Gathered;
 use super::cut::Cutting;
 use super::edit::Original;
 use super::facts::Facts;
+use super::form::Form;
 use super::relay;
 use crate::exchange::Exchange;
 use crate::keys::KeyRecord;
@@ -43,6 +44,8 @@ pub struct Ctx {
     pub body: Body,
     /// The client's own body, from which another pool's is made.
     pub original: Option<Original>,
+    /// A form that names its model.
+    pub form: Option<Form>,
     pub share: Option<Share>,
     pub request_size: usize,
     pub upload: Upload,
@@ -55,6 +58,8 @@ pub struct Ctx {
     pub round_trip: Duration,
     /// A request that its peer never read was sent once more; it is not done again.
     pub repeated: bool,
+    /// Its peer said that it takes it over HTTP/1.1 alone.
+    pub wants_http1: bool,
     /// How the peer in use may be reached still.
     pub ways: Option<Ways>,
     /// Peers that were not asked because they rest or have too little room; each once.
@@ -91,6 +96,7 @@ impl Ctx {
             model: None,
             body: Body::Passing,
             original: None,
+            form: None,
             share: None,
             request_size: 0,
             upload: Upload::None,
@@ -99,6 +105,7 @@ impl Ctx {
             same_peer_again: false,
             round_trip: Duration::ZERO,
             repeated: false,
+            wants_http1: false,
             ways: None,
             passed_over: Vec::new(),
             cutting: Cutting::default(),

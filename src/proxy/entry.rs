@@ -12,12 +12,13 @@ use super::budget::{Most, Share};
 use super::ctx::Upload;
 use super::edit::{Edited, edit};
 use super::facts::Facts;
+use super::form::Form;
 use super::{Ctx, Edge, late};
 use crate::admin::paths::is_ours;
 use crate::config::{Config, OnClientGone};
 use crate::exchange::plan::Demand;
 use crate::exchange::{Exchange, Identity, OpenRequest, Refusal};
-use crate::metering::{Dialect, Endpoint, RequestFacts, read_request};
+use crate::metering::{Dialect, Endpoint, RequestFacts, model_of_path, read_request};
 use crate::time::UnixMs;
 
 /// Longest time one piece of an answer may take to be taken by the client.
@@ -39,6 +40,7 @@ pub enum Next {
 struct Read {
     request: Option<RequestFacts>,
     model: Option<String>,
+    form: Option<Form>,
     /// The whole body, where it is here.
     whole: Option<Bytes>,
     replays: bool,
@@ -106,6 +108,7 @@ impl Edge {
             .desk
             .open(open_request(ctx, facts, identity, endpoint, &read))
             .await?;
+        ctx.form = read.form;
         if let Some(whole) = read.whole {
             let kept = (whole, read.request);
             hold(ctx, kept, &mut exchange, &mut share);
@@ -265,11 +268,13 @@ async fn read_body(
             Body::Held(bytes) => Some(bytes.clone()),
             _ => peeked.whole.clone(),
         };
+        let named = peeked.model.as_ref().map(|model| model.name.as_str());
         return Ok(Read {
             request: None,
-            model: peeked
+            model: model_beside_body(facts, named)?,
+            form: peeked
                 .model
-                .or_else(|| facts.socket.as_ref()?.model.clone()),
+                .and_then(|model| Form::of(body, model, peeked.length)),
             whole,
             replays: peeked.whole.is_none(),
         });
@@ -296,9 +301,25 @@ async fn read_body(
     Ok(Read {
         request: Some(request),
         model,
+        form: None,
         whole: Some(whole.bytes),
         replays: whole.replays,
     })
+}
+
+/// The model of a request without JSON: its form names it, its path (Azure), or a WebSocket's query.
+fn model_beside_body(facts: &Facts, form: Option<&str>) -> Result<Option<String>, Refusal> {
+    let path = model_of_path(&facts.path).filter(|_| facts.endpoint.generates());
+    if let (Some(path), Some(form)) = (&path, form)
+        && path != form
+    {
+        return Err(Refusal::BadRequest {
+            message: format!("the path names the model {path:?}, the form another one"),
+            param: Some(String::from("model")),
+        });
+    }
+    let query = || facts.socket.as_ref()?.model.clone();
+    Ok(form.map(str::to_owned).or(path).or_else(query))
 }
 
 /// Where a body broke off is unknown, and so where a next request would begin: the connection ends.

@@ -105,14 +105,14 @@ impl Edge {
     }
 }
 
-/// Makes a caller's head into the one that the peer sees. `socket_model` is what the peer calls the
-/// model of a WebSocket, where that is another name than the caller's.
+/// Makes a caller's head into the one that the peer sees. `alias` is what the peer calls the model,
+/// where that is another name than the caller's.
 pub fn to_upstream(
     head: &mut RequestHeader,
     peer: &Peer,
     dialect: Dialect,
     length: Option<usize>,
-    socket_model: Option<&str>,
+    alias: Option<&str>,
 ) -> Result<()> {
     let doomed: Vec<HeaderName> = head
         .headers
@@ -129,7 +129,7 @@ pub fn to_upstream(
         (_, port) => format!("{}:{port}", config.host),
     };
     head.insert_header(header::HOST, host)?;
-    target::rewrite(head, config, socket_model)?;
+    target::rewrite(head, config, alias)?;
     hide_protocols(head)?;
     if let Some(credential) = &config.credential {
         match dialect {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | a connection, an HTTP/2 stream | `door`: `watched`, by a `watch` that ends what takes too long |
 //! | `request_filter` | `facts` (head), `entry` (body, then the exchange is opened), `local` (answered here), `relay` |
-//! | `upstream_peer` | `peer`, `addresses`; `edit` makes the body of another pool |
+//! | `upstream_peer` | `peer`, `addresses`; `edit` and `form` make the body of another pool |
 //! | `upstream_request_filter` | `headers` |
 //! | `request_body_filter` | `body` |
 //! | `fail_to_connect`, `error_while_proxy`, `upstream_response_filter` | `retry`, `verdict` |
@@ -27,6 +27,7 @@ mod edit;
 mod entry;
 mod facts;
 mod finish;
+mod form;
 mod h2_stream;
 mod headers;
 mod late;
@@ -57,7 +58,7 @@ use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, Result};
 
 use crate::admin::EdgePort;
 use crate::exchange::{Desk, Verdict};
@@ -70,7 +71,7 @@ use budget::Budget;
 use ctx::{Ctx, Upload};
 use entry::Next;
 
-pub use active::Active;
+pub use active::{Active, ActiveRequest};
 
 /// The proxy service.
 pub struct Edge {
@@ -110,13 +111,6 @@ impl Edge {
 impl std::fmt::Debug for Edge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Edge").finish_non_exhaustive()
-    }
-}
-
-impl Edge {
-    /// An error of ours in Pingora's terms; the cause is told by `fail_to_proxy`.
-    fn no_peer() -> Box<Error> {
-        Error::explain(ErrorType::ConnectNoRoute, "no peer is left to try").into_up()
     }
 }
 
@@ -198,13 +192,8 @@ impl ProxyHttp for Edge {
         }
         let dialect = exchange.dialect;
         let peer = exchange.peer().ok_or_else(Self::no_peer)?;
-        let is_socket = ctx
-            .facts
-            .as_ref()
-            .is_some_and(|facts| facts.socket.is_some());
         let alias = exchange.route().upstream_model.as_deref();
-        let socket_model = alias.filter(|_| is_socket);
-        headers::to_upstream(upstream_request, peer, dialect, length, socket_model)
+        headers::to_upstream(upstream_request, peer, dialect, length, alias)
     }
 
     async fn request_body_filter(

@@ -1,7 +1,7 @@
 //! `GET /v1/models`: what the pools serve and the key may use. Named models come from the
 //! configuration; for globs the upstream is asked, seldom.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,6 @@ use super::ask::{Asker, Question};
 use crate::exchange::{Identity, Live};
 use crate::keys::allow::model_allowed;
 use crate::metering::Dialect;
-use crate::time::UnixMs;
 use crate::upstream::failover::Need;
 use crate::upstream::{Fitness, Pool};
 
@@ -24,14 +23,26 @@ const STALE: Duration = Duration::from_secs(15);
 const PATIENCE: Duration = Duration::from_secs(5);
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 
-/// A pool's name, until when its list is believed, and the list.
-type Known = (String, Instant, Arc<BTreeSet<String>>);
-
 /// Upstreams' own lists, by pool.
 #[derive(Debug, Default)]
 pub struct ModelLists {
-    known: Mutex<Vec<Known>>,
+    known: Mutex<HashMap<String, Arc<Shelf>>>,
     asker: Asker,
+}
+
+/// The list of one pool. Who asks for a new one holds the lock: the others wait for that.
+#[derive(Debug)]
+struct Shelf {
+    /// Of its peers, as they are reached: other ones, or other credentials, have other lists.
+    peers: Vec<u64>,
+    list: tokio::sync::Mutex<Option<Known>>,
+}
+
+/// A list, and until when it is believed.
+#[derive(Clone, Debug)]
+struct Known {
+    until: Instant,
+    list: Arc<BTreeSet<String>>,
 }
 
 /// The list, or one model of it (`/v1/models/ID`); `None` where that is not served.
@@ -131,30 +142,47 @@ fn is_glob(model: &str) -> bool {
 }
 
 impl ModelLists {
+    /// Waits for one question at the most, whoever asks it.
     async fn of(&self, pool: &Pool) -> Arc<BTreeSet<String>> {
-        let name = &pool.config.name;
-        let known = self
-            .known
-            .lock()
-            .iter()
-            .find(|(known, _, _)| known == name)
-            .map(|(_, at, list)| (*at, list.clone()));
-        if let Some((_, list)) = known.as_ref().filter(|(until, _)| *until > Instant::now()) {
-            return Arc::clone(list);
+        let shelf = self.shelf(pool);
+        let mut known = shelf.list.lock().await;
+        if let Some(known) = known.as_ref().filter(|known| known.until > Instant::now()) {
+            return Arc::clone(&known.list);
         }
         let asked = self.ask(pool).await;
         let (list, fresh) = match asked {
             Some(list) => (Arc::new(list), FRESH),
-            None => (known.map(|(_, list)| list).unwrap_or_default(), STALE),
+            None => (
+                known.take().map(|known| known.list).unwrap_or_default(),
+                STALE,
+            ),
         };
-        let mut all = self.known.lock();
-        all.retain(|(known, _, _)| known != name);
-        all.push((name.clone(), Instant::now() + fresh, Arc::clone(&list)));
+        *known = Some(Known {
+            until: Instant::now() + fresh,
+            list: Arc::clone(&list),
+        });
         list
     }
 
+    fn shelf(&self, pool: &Pool) -> Arc<Shelf> {
+        let peers: Vec<u64> = pool.peers.iter().map(|peer| peer.identity).collect();
+        let mut known = self.known.lock();
+        if let Some(shelf) = known
+            .get(&pool.config.name)
+            .filter(|one| one.peers == peers)
+        {
+            return Arc::clone(shelf);
+        }
+        let shelf = Arc::new(Shelf {
+            peers,
+            list: tokio::sync::Mutex::default(),
+        });
+        known.insert(pool.config.name.clone(), Arc::clone(&shelf));
+        shelf
+    }
+
     async fn ask(&self, pool: &Pool) -> Option<BTreeSet<String>> {
-        let (now, worst) = (UnixMs::now(), Fitness::Resting);
+        let (now, worst) = (Instant::now(), Fitness::Resting);
         let attempt = pool.next_peer(|_| false, Need::NOTHING, now, worst)?;
         let upstream = attempt.peer();
         let question = Question {

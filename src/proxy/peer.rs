@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use pingora::protocols::ALPN;
 use pingora::protocols::tls::CaType;
+use pingora::protocols::{ALPN, TcpKeepalive};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::utils::tls::{WrappedX509, parse_x509};
 use pingora::{Error, ErrorType, Result};
@@ -16,11 +16,22 @@ use super::body::Body;
 use super::ctx::Upload;
 use super::{Ctx, Edge};
 use crate::config::{Authorities, PoolConfig};
-use crate::time::UnixMs;
 use crate::upstream::{Peer, Ways};
 
 /// Exchanges that share one HTTP/2 connection at most: a lost packet holds all of them up.
 const MAX_STREAMS: usize = 64;
+
+/// A connection that has died without a word is found out: over HTTP/2 by a ping that nobody answers
+/// within Pingora's five seconds, else by TCP's own probes, within half a minute.
+const PING: Duration = Duration::from_secs(10);
+/// No user time-out is set: it would also end an upload whose peer is slow to take it, which is the
+/// business of the pool's `idle`.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive {
+    idle: Duration::from_secs(15),
+    interval: Duration::from_secs(5),
+    count: 3,
+    user_timeout: Duration::ZERO,
+};
 
 impl Edge {
     /// The next peer of the exchange, or another address of the last one; and the body that its pool
@@ -29,14 +40,19 @@ impl Edge {
         let again = std::mem::take(&mut ctx.same_peer_again);
         let exchange = ctx.exchange.as_mut().ok_or_else(Self::no_peer)?;
         let peer = exchange
-            .attempt(UnixMs::now(), again)
+            .attempt(Instant::now(), again)
             .ok_or_else(Self::no_peer)?;
         if !again {
+            ctx.wants_http1 = false;
             self.tell_passed_over(exchange, &mut ctx.passed_over);
         }
         let anew = ctx.original.as_mut().and_then(|body| body.anew(exchange));
         if let Some(bytes) = anew {
             ctx.body = Body::Held(bytes);
+        }
+        if let Some(form) = &mut ctx.form {
+            let alias = exchange.route().upstream_model.as_deref();
+            form.name(&mut ctx.body, alias);
         }
         let pool = Arc::clone(&exchange.route().pool);
         let connect = pool.config.timeouts.connect;
@@ -76,12 +92,20 @@ impl Edge {
             // A WebSocket is asked for in HTTP/1.1 (RFC 6455 section 4.1).
             http.options.alpn = ALPN::H1;
         }
+        if ctx.wants_http1 {
+            http.options.alpn = ALPN::H1;
+        }
         if ctx.repeated {
             // Where one pooled connection was dead, others may be: it takes one of its own.
             http.group_key = !http.group_key;
             http.options.idle_timeout = Some(Duration::from_millis(1));
         }
         Ok(http)
+    }
+
+    /// An error of ours in Pingora's terms; the cause is told by `fail_to_proxy`.
+    pub(super) fn no_peer() -> Box<Error> {
+        Error::explain(ErrorType::ConnectNoRoute, "no peer is left to try").into_up()
     }
 }
 
@@ -136,6 +160,8 @@ impl Trust {
             (true, false) => ALPN::H2,
         };
         http.options.max_h2_streams = MAX_STREAMS;
+        http.options.h2_ping_interval = Some(PING);
+        http.options.tcp_keepalive = Some(KEEPALIVE);
         let timeouts = &pool.timeouts;
         let connect = connect.min(longest);
         http.options.connection_timeout = Some(connect);

@@ -47,6 +47,9 @@ impl Edge {
         let can_replay = can_replay(session, &ctx.body);
         if never_read && !overdue && can_replay && !ctx.repeated {
             ctx.repeated = true;
+            // HTTP_1_1_REQUIRED (RFC 9113 section 7). Pingora notes it for connections that are shared;
+            // this one gets its own.
+            ctx.wants_http1 = *e.etype() == ErrorType::H2Downgrade;
             ctx.same_peer_again = true;
             ctx.ways = None;
             self.attempt_ended(exchange, UpstreamOutcome::Stale, e.etype().as_str());
@@ -163,9 +166,17 @@ pub fn wants_another(exchange: &Exchange, kind: Option<RetryOn>) -> bool {
 }
 
 /// Whether another attempt could send the same body: a streamed one is gone once it outgrew the
-/// replay buffer.
-pub fn can_replay(session: &Session, body: &Body) -> bool {
-    matches!(body, Body::Held(_)) || !session.as_ref().retry_buffer_truncated()
+/// replay buffer. A head goes before a piece: behind one that was all of the body none would come.
+pub fn can_replay(session: &mut Session, body: &Body) -> bool {
+    let is_kept = !session.as_ref().retry_buffer_truncated();
+    match body {
+        Body::Held(_) => true,
+        Body::Passing => is_kept,
+        Body::Headed { .. } => {
+            let comes = session.as_ref().get_retry_buffer().is_some();
+            is_kept && (comes || !session.as_mut().is_body_done())
+        }
+    }
 }
 
 /// What the client is told of a failure that is final. `None` where the client itself is gone.

@@ -1,25 +1,30 @@
 //! The target of a request at a peer: its base path, the client's path, both queries.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use pingora::Result;
 use pingora::http::RequestHeader;
 
 use super::facts::query_without_key;
 use crate::config::PeerConfig;
+use crate::metering::model_in_path;
 
 /// Puts the peer's base path before the path, takes the caller's key out of the query and adds the
-/// peer's own. `model` is what the peer calls the model that the query names.
-pub fn rewrite(head: &mut RequestHeader, config: &PeerConfig, model: Option<&str>) -> Result<()> {
+/// peer's own. `alias` is what the peer calls the model, in place of the name that path or query has.
+pub fn rewrite(head: &mut RequestHeader, config: &PeerConfig, alias: Option<&str>) -> Result<()> {
     let own = config.query.as_ref().map_or("", |query| query.reveal());
     let query = head.uri.query();
     let has_key = query.is_some_and(|q| q.split('&').any(|pair| pair.starts_with("key=")));
-    if config.base_path.is_empty() && own.is_empty() && !has_key && model.is_none() {
+    if config.base_path.is_empty() && own.is_empty() && !has_key && alias.is_none() {
         return Ok(());
     }
-    let mut target = path_below(&config.base_path, head.uri.path());
+    let path = head.uri.path();
+    let path = alias.map_or(Cow::Borrowed(path), |alias| path_with_model(path, alias));
+    let mut target = path_below(&config.base_path, &path);
     let mut query = query.map(query_without_key).unwrap_or_default();
-    if let Some(model) = model {
+    if let Some(model) = alias {
         query = query_with_model(&query, model);
     }
     let query = joined(&query, own);
@@ -76,6 +81,18 @@ fn joined(client: &str, own: &str) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
+/// The path with another model in the place of the one that it names, if it does.
+fn path_with_model<'a>(path: &'a str, model: &str) -> Cow<'a, str> {
+    let put = |place: Range<usize>| {
+        let (before, after) = (path.get(..place.start)?, path.get(place.end..)?);
+        // It stays within its segment.
+        let model = escaped(model).replace('/', "%2F");
+        Some(Cow::Owned(format!("{before}{model}{after}")))
+    };
+    let named = model_in_path(path).and_then(put);
+    named.unwrap_or(Cow::Borrowed(path))
+}
+
 /// The query with another model in the place of each that it names.
 fn query_with_model(query: &str, model: &str) -> String {
     let named = format!("model={}", escaped(model));
@@ -86,7 +103,7 @@ fn query_with_model(query: &str, model: &str) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-/// As a part of a query (RFC 3986 section 2.1).
+/// As a part of a path or a query (RFC 3986 section 2.1).
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -163,6 +180,30 @@ mod tests {
             joined("a=1&api-version=1&b", "api-version=2"),
             "a=1&b&api-version=2"
         );
+    }
+
+    #[test]
+    fn an_alias_takes_the_place_of_the_model_in_the_path() {
+        for (path, model, seen) in [
+            (
+                "/v1beta/models/fast:generateContent",
+                "gemini-x",
+                "/v1beta/models/gemini-x:generateContent",
+            ),
+            (
+                "/v1beta/models/f%61st%3AstreamGenerateContent",
+                "a b/c",
+                "/v1beta/models/a%20b%2Fc%3AstreamGenerateContent",
+            ),
+            (
+                "/openai/deployments/fast/chat/completions",
+                "4o",
+                "/openai/deployments/4o/chat/completions",
+            ),
+            ("/v1/chat/completions", "4o", "/v1/chat/completions"),
+        ] {
+            assert_eq!(path_with_model(path, model), seen);
+        }
     }
 
     #[test]

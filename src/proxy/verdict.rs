@@ -1,5 +1,7 @@
 //! What an answer, or the lack of one, says of its peer: told to its health, to log and metrics.
 
+use std::time::{Duration, Instant};
+
 use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType, Result};
 
@@ -75,12 +77,11 @@ impl Edge {
     /// Books a failure with the peer that served last.
     pub(super) fn book_failure(&self, exchange: &mut Exchange) {
         let pool = &exchange.route().pool.config;
-        let cooldown_ms = i64::try_from(pool.cooldown.as_millis()).unwrap_or(i64::MAX);
-        let limit = pool.cooldown_failures;
-        let now = UnixMs::now();
+        let (limit, cooldown) = (pool.cooldown_failures, pool.cooldown);
+        let now = Instant::now();
         let attempt = exchange.at_peer();
-        if attempt.is_some_and(|attempt| attempt.failed(now, limit, cooldown_ms)) {
-            let rest = Some((RestCause::Failures, cooldown_ms));
+        if attempt.is_some_and(|attempt| attempt.failed(now, limit, cooldown)) {
+            let rest = Some((RestCause::Failures, cooldown));
             self.tell(exchange, false, "it failed too often in a row", rest);
         }
     }
@@ -100,7 +101,7 @@ impl Edge {
         exchange: &Exchange,
         healthy: bool,
         because: &'static str,
-        rest: Option<(RestCause, i64)>,
+        rest: Option<(RestCause, Duration)>,
     ) {
         let Some(peer) = exchange.peer() else { return };
         let event = PeerHealth {
@@ -143,20 +144,21 @@ impl Edge {
 
     /// What the provider says of its own limits steers the next exchanges.
     fn hear_of_limits(&self, exchange: &mut Exchange, head: &ResponseHeader) {
-        let now = UnixMs::now();
+        // Dates are of the wall clock; what comes of them is a duration.
+        let (wall, now) = (UnixMs::now(), Instant::now());
         let text = |name: &str| head.headers.get(name)?.to_str().ok();
-        let room = Room::read(text, now);
+        let room = Room::read(text, wall);
         let is_busy = BUSY.contains(&head.status.as_u16());
-        let asked = is_busy.then(|| rest::asked_ms(text, now)).flatten();
+        let asked = is_busy.then(|| rest::asked(text, wall)).flatten();
         let Some(attempt) = exchange.at_peer() else {
             return;
         };
         if !room.says_nothing() {
             attempt.has_room(&room, now);
         }
-        let Some(ms) = asked else { return };
-        if attempt.asked_to_rest(now.plus_ms(ms), now) {
-            let rest = Some((RestCause::Asked, ms));
+        let Some(asked) = asked else { return };
+        if attempt.asked_to_rest(now + asked, now) {
+            let rest = Some((RestCause::Asked, asked));
             self.tell(exchange, false, "its provider asked for a rest", rest);
         }
     }

@@ -5,7 +5,7 @@
 //! in the table that it has for sockets of an old process: it takes from it what it finds under the
 //! address of an endpoint.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{IntoRawFd as _, OwnedFd};
 use std::sync::mpsc::Sender;
@@ -15,7 +15,8 @@ use pingora::server::{ListenFds, RuntimeOpts, ShutdownWatch};
 use pingora::services::Service;
 use tokio::sync::watch;
 
-use super::upgrade::{Slot, Successor};
+use super::StartError;
+use super::upgrade::{Slot, Successor, Taker};
 
 /// A listening socket on its way to a service.
 #[derive(Debug)]
@@ -68,6 +69,49 @@ pub fn bind(what: &str, asked: SocketAddr, inherited: Option<OwnedFd>) -> io::Re
     })
 }
 
+/// Binds every address of one setting. See [`bind_one`].
+pub(super) fn bind_all(
+    what: &'static str,
+    addresses: &[SocketAddr],
+    taker: &mut Option<&mut Taker>,
+) -> Result<Vec<Bound>, StartError> {
+    let addresses = addresses.iter();
+    addresses
+        .map(|address| bind_one(what, *address, taker))
+        .collect()
+}
+
+/// Binds an address of the setting `what`, or takes the socket that a running process has there.
+pub(super) fn bind_one(
+    what: &'static str,
+    address: SocketAddr,
+    taker: &mut Option<&mut Taker>,
+) -> Result<Bound, StartError> {
+    let inherited = taker.as_mut().and_then(|taker| taker.socket(what, address));
+    bind(what, address, inherited).map_err(|cause| StartError::Bind {
+        what,
+        address: address.to_string(),
+        cause,
+    })
+}
+
+/// Says where it listens.
+pub(super) fn announce(
+    edge: &[Bound],
+    tls: &[Bound],
+    admin: &Bound,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    for bound in edge {
+        writeln!(out, "listening on http://{} (edge)", bound.addr())?;
+    }
+    for bound in tls {
+        writeln!(out, "listening on https://{} (edge)", bound.addr())?;
+    }
+    writeln!(out, "listening on http://{} (admin)", admin.addr())?;
+    out.flush()
+}
+
 /// When services accept connections.
 #[derive(Clone, Debug)]
 pub struct Term {
@@ -105,7 +149,7 @@ impl<S: Service> WithSockets<S> {
         self
     }
 
-    /// Serves until `end` says so, instead of until the server begins to drain.
+    /// Serves until `end` says so. Pingora says so to nobody: see [`super::signals`].
     pub fn until(mut self, end: ShutdownWatch) -> Self {
         self.until = Some(end);
         self

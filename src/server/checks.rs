@@ -1,9 +1,9 @@
 //! Health checks (`pools[].health_check`): each peer of such a pool is asked at its interval, one
-//! question at a time. No answer, or one of 500 and above, takes it out of the rotation; any other
-//! brings it back: who answers 401 or 404 is there. A rest after failures goes on meanwhile: it takes an
+//! question at a time, each over a connection of its own. `fall` that fail in a row take it out of the
+//! rotation, `rise` that pass bring it back. A rest after failures goes on meanwhile: it takes an
 //! exchange to show that the peer serves again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,9 +22,6 @@ use crate::upstream::{Peer, Pool};
 
 /// How often it is looked whether a check is due: a reload is followed within this time.
 const LOOK: Duration = Duration::from_millis(50);
-/// Bounds of the wait for an answer, which is the interval between them.
-const SHORTEST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Bytes of an answer that are read.
 const MOST_BYTES: usize = 64 * 1024;
 /// The first checks come spread over this time at the most.
@@ -42,6 +39,15 @@ type Name = (String, String);
 /// When each peer is asked next; `None` while it is being asked.
 type Plan = HashMap<Name, Option<Instant>>;
 
+/// A check that is over.
+struct Ended {
+    name: Name,
+    interval: Duration,
+    /// What it was answered.
+    status: Option<u16>,
+    path: String,
+}
+
 impl Checks {
     pub fn new(desk: Arc<Desk>, metrics: Arc<Metrics>) -> Self {
         Checks { desk, metrics }
@@ -55,15 +61,18 @@ impl Checks {
         let asker = Arc::new(Asker::default());
         let mut plan = Plan::new();
         let mut running = JoinSet::new();
+        let mut heard = Heard::default();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => self.start_due(&mut plan, &asker, &mut running),
                 Some(ended) = running.join_next() => match ended {
-                    Ok((name, interval)) => {
-                        let next = Instant::now() + jittered(interval);
-                        if let Some(due) = plan.get_mut(&name) {
+                    Ok(ended) => {
+                        let next = Instant::now() + jittered(ended.interval);
+                        if let Some(due) = plan.get_mut(&ended.name) {
                             *due = Some(next);
+                            heard.note(&ended);
                         }
+                        heard.forget_others(&plan);
                     }
                     // The peer is asked anew with the next look.
                     Err(fault) => {
@@ -75,12 +84,7 @@ impl Checks {
         }
     }
 
-    fn start_due(
-        &self,
-        plan: &mut Plan,
-        asker: &Arc<Asker>,
-        running: &mut JoinSet<(Name, Duration)>,
-    ) {
+    fn start_due(&self, plan: &mut Plan, asker: &Arc<Asker>, running: &mut JoinSet<Ended>) {
         let live = self.desk.live.load_full();
         let now = Instant::now();
         let mut wanted = Plan::new();
@@ -101,11 +105,8 @@ impl Checks {
                         metrics: Arc::clone(&self.metrics),
                     };
                     let asker = Arc::clone(asker);
-                    let told = (name.clone(), check.interval);
-                    running.spawn(async move {
-                        one.run(&asker).await;
-                        told
-                    });
+                    let name = name.clone();
+                    running.spawn(async move { one.run(name, &asker).await });
                 }
                 wanted.insert(name, due);
             }
@@ -123,15 +124,15 @@ struct Check {
 }
 
 impl Check {
-    async fn run(&self, asker: &Asker) {
+    async fn run(self, name: Name, asker: &Asker) -> Ended {
         let question = Question {
             path: &self.check.path,
-            patience: self.check.interval.clamp(SHORTEST_WAIT, LONGEST_WAIT),
+            patience: self.check.timeout,
             most: MOST_BYTES,
         };
         let answer = asker.ask(&self.pool.config, &self.peer, question).await;
         let passed = match &answer {
-            Ok(answer) => (100..500).contains(&answer.status),
+            Ok(answer) => self.check.accepts(answer.status),
             Err(fault) => {
                 log::debug!("a health check: {}", fault.etype().as_str());
                 false
@@ -151,6 +152,35 @@ impl Check {
             };
             event.emit(&self.metrics);
         }
+        Ended {
+            name,
+            interval: self.check.interval,
+            status: answer.ok().map(|answer| answer.status),
+            path: self.check.path,
+        }
+    }
+}
+
+/// Whose path was found to be none.
+#[derive(Default)]
+struct Heard(HashSet<Name>);
+
+impl Heard {
+    /// A path that is misspelt passes, where 404 does: it is told once, until it is answered otherwise.
+    fn note(&mut self, ended: &Ended) {
+        if ended.status != Some(404) {
+            self.0.remove(&ended.name);
+        } else if self.0.insert(ended.name.clone()) {
+            let (pool, peer) = &ended.name;
+            log::warn!(
+                "the health check of peer {peer} of pool {pool} is answered 404: is {} its path?",
+                ended.path
+            );
+        }
+    }
+
+    fn forget_others(&mut self, plan: &Plan) {
+        self.0.retain(|name| plan.contains_key(name));
     }
 }
 

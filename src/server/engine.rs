@@ -71,11 +71,13 @@ impl Engine {
         }
     }
 
-    /// The file that the books are in; `None` where they are in Redis.
-    pub fn books(&self) -> Option<Books> {
+    /// Where the books are.
+    pub fn books(&self) -> Books {
         match self {
-            Engine::Embedded(store) => Some(books_at(store.path())),
-            Engine::Redis(_) => None,
+            Engine::Embedded(store) => books_at(store.path()),
+            Engine::Redis(store) => Books::Redis {
+                servers: store.servers(),
+            },
         }
     }
 
@@ -94,29 +96,36 @@ impl Engine {
     }
 }
 
-/// The file that the books of this configuration are in; `None` where they are in Redis.
-pub fn books_of(config: &StoreConfig) -> Option<Books> {
-    match config {
-        StoreConfig::Embedded { path, .. } => Some(books_at(path)),
-        StoreConfig::Redis(_) => None,
+/// Where the books of this configuration are.
+pub fn books_of(config: &Config) -> Books {
+    match &config.store {
+        StoreConfig::Embedded { path, .. } => books_at(path),
+        StoreConfig::Redis(redis) => Books::Redis {
+            servers: redis_options(redis, &config.quota).link.servers(),
+        },
     }
 }
 
 /// The same for two names of one file, as far as it is there.
 fn books_at(path: &Path) -> Books {
     let whole = path.canonicalize().or_else(|_| std::path::absolute(path));
-    Books {
+    Books::File {
         file: whole.unwrap_or_else(|_| path.to_owned()),
         schema: SCHEMA_VERSION,
     }
 }
 
 impl Lent {
+    /// Whether what runs here can be settled without the other process.
+    pub fn settles_alone(&self) -> bool {
+        matches!(self, Lent::Journal(_))
+    }
+
     /// The other process did not come to use it. Blocks while that ends.
     ///
     /// # Errors
-    /// It cannot be opened again: nothing is admitted any more then.
-    pub fn take_back(self) -> StoreResult<()> {
+    /// It cannot be opened again now; perhaps later.
+    pub fn take_back(&mut self) -> StoreResult<()> {
         match self {
             Lent::Books(books) => books.take_back(),
             Lent::Journal(store) => store.take_journal_back(),

@@ -30,7 +30,7 @@ use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
 
 use crate::admin::{self, AdminState, EdgePort};
-use crate::config::Config;
+use crate::config::{Config, Loaded};
 use crate::exchange::{Desk, Live, Settler};
 use crate::proxy::Edge;
 use crate::store::{Store, StoreError};
@@ -41,7 +41,7 @@ use crate::time::UnixMs;
 
 use tokio::sync::watch;
 
-use bind::{Bound, Term, WithSockets, bind};
+use bind::{Bound, Term, WithSockets, announce, bind_all, bind_one};
 use books::Books;
 use checks::Checks;
 pub use engine::Engine;
@@ -90,14 +90,15 @@ pub struct Prepared {
     parts: Parts,
     giver: Arc<Giver>,
     taker: Option<Taker>,
+    serving: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// Where a process has its sockets and its books from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
     Fresh,
-    /// From the process that runs.
-    TakeOver,
+    /// From the process that runs and listens there; `None`: at `server.upgrade_sock`.
+    TakeOver(Option<PathBuf>),
 }
 
 /// What the services share.
@@ -116,25 +117,22 @@ impl std::fmt::Debug for Prepared {
     }
 }
 
-/// Binds, opens the store and builds every part. `source` is the file that `SIGHUP` reads again.
+/// Binds, opens the store and builds every part. Signals and commands read the file again that `loaded` is
+/// from.
 ///
 /// # Errors
 /// An address is taken, the store belongs to another process or cannot be read, a file cannot be
 /// written, there is nobody to take over from. Nothing runs then, and a process that runs goes on.
-pub fn prepare(
-    config: Config,
-    source: Option<PathBuf>,
-    start: Start,
-) -> Result<Prepared, StartError> {
-    let path = &config.server.upgrade_sock;
+pub fn prepare(loaded: Loaded, start: Start) -> Result<Prepared, StartError> {
     let mut taker = match start {
         Start::Fresh => None,
-        Start::TakeOver => Some(Taker::ask(path).map_err(|cause| StartError::TakeOver {
-            path: path.clone(),
-            cause,
-        })?),
+        Start::TakeOver(socket) => {
+            let path = socket.unwrap_or_else(|| loaded.config.server.upgrade_sock.clone());
+            let asked = Taker::ask(&path);
+            Some(asked.map_err(|cause| StartError::TakeOver { path, cause })?)
+        }
     };
-    match build(config, source, taker.as_mut()) {
+    match build(loaded, taker.as_mut()) {
         Ok(prepared) => Ok(Prepared { taker, ..prepared }),
         Err(fault) => {
             if let Some(taker) = taker {
@@ -145,21 +143,23 @@ pub fn prepare(
     }
 }
 
-fn build(
-    config: Config,
-    source: Option<PathBuf>,
-    mut taker: Option<&mut Taker>,
-) -> Result<Prepared, StartError> {
+fn build(loaded: Loaded, mut taker: Option<&mut Taker>) -> Result<Prepared, StartError> {
+    let Loaded {
+        config,
+        source,
+        files,
+        ..
+    } = loaded;
     let config = Arc::new(config);
     let tls_addresses: Vec<_> = config.edge.tls.iter().map(|tls| tls.listen).collect();
     let edge = bind_all("edge.listen", &config.edge.listen, &mut taker)?;
     let tls = bind_all("edge.tls", &tls_addresses, &mut taker)?;
     let admin = bind_one("admin.listen", config.admin.listen, &mut taker)?;
     let metrics = Arc::new(Metrics::new().map_err(|fault| StartError::Metrics(fault.to_string()))?);
+    metrics.certificates(&config.certificate_expiries());
     let access_log = open_access_log(&config, &metrics)?;
     let engine = open_books(&config, taker)?;
     let store = engine.store();
-    let draining = Arc::new(AtomicBool::new(false));
     let (settler, queue) = Settler::new(config.quota.reservation_ttl);
     let queue = Arc::new(tokio::sync::Mutex::new(queue));
     let desk = desk(&config, &store, &settler);
@@ -173,6 +173,7 @@ fn build(
     let reload = Arc::new(Reload::new(
         Arc::clone(&desk),
         source.clone(),
+        files,
         Arc::clone(&manager),
         Arc::clone(&metrics),
     ));
@@ -183,19 +184,18 @@ fn build(
         engine,
         source,
         Arc::clone(&reload),
-        Arc::clone(&draining),
+        closing.draining(),
     ));
     let signals = Signals::new(
-        Arc::clone(&draining),
         Arc::clone(&desk),
         access_log.clone(),
         reload,
         Arc::clone(&closing),
-        giver.taken(),
+        Arc::clone(&giver),
         manager,
     );
     let parts = Parts {
-        admin: admin_state(&desk, &metrics, draining),
+        admin: admin_state(&desk, &metrics, closing.draining()),
         books: Books::new(Arc::clone(&desk), queue, Arc::clone(&metrics)),
         checks: Checks::new(Arc::clone(&desk), Arc::clone(&metrics)),
         desk,
@@ -212,6 +212,7 @@ fn build(
         parts,
         giver,
         taker: None,
+        serving: None,
     })
 }
 
@@ -236,36 +237,13 @@ fn admin_state(desk: &Arc<Desk>, metrics: &Arc<Metrics>, draining: Arc<AtomicBoo
 fn open_books(config: &Config, taker: Option<&mut Taker>) -> Result<Engine, StartError> {
     let adopt = taker.is_some();
     if let Some(taker) = taker {
-        let path = config.server.upgrade_sock.clone();
+        let path = taker.path().to_owned();
         let refused = |cause| StartError::TakeOver { path, cause };
-        let books = engine::books_of(&config.store);
-        taker.take_books(books.as_ref()).map_err(refused)?;
+        taker
+            .take_books(&engine::books_of(config))
+            .map_err(refused)?;
     }
     Engine::open(config, adopt)
-}
-
-fn bind_all(
-    what: &'static str,
-    addresses: &[SocketAddr],
-    taker: &mut Option<&mut Taker>,
-) -> Result<Vec<Bound>, StartError> {
-    let addresses = addresses.iter();
-    addresses
-        .map(|address| bind_one(what, *address, taker))
-        .collect()
-}
-
-fn bind_one(
-    what: &'static str,
-    address: SocketAddr,
-    taker: &mut Option<&mut Taker>,
-) -> Result<Bound, StartError> {
-    let inherited = taker.as_mut().and_then(|taker| taker.socket(what, address));
-    bind(what, address, inherited).map_err(|cause| StartError::Bind {
-        what,
-        address: address.to_string(),
-        cause,
-    })
 }
 
 fn open_access_log(
@@ -287,8 +265,6 @@ fn open_access_log(
 fn pingora_server(config: &Config) -> Server {
     let conf = ServerConf {
         threads: config.server.threads,
-        grace_period_seconds: Some(config.server.grace_period.as_secs()),
-        graceful_shutdown_timeout_seconds: Some(1),
         upstream_keepalive_pool_size: 1024,
         // Attempts are counted by the exchange; this only ends a loop that should never be one.
         max_retries: MAX_RETRIES,
@@ -318,6 +294,12 @@ impl Prepared {
         self.closing.after(act);
     }
 
+    /// What is done when it serves, which may be long after it says where it listens: one that takes over
+    /// takes its time.
+    pub fn when_serving(&mut self, act: impl FnOnce() + Send + 'static) {
+        self.serving = Some(Box::new(act));
+    }
+
     /// Says where it listens, serves until a signal ends it, then closes the books.
     ///
     /// # Errors
@@ -333,9 +315,13 @@ impl Prepared {
             parts,
             giver,
             taker,
+            serving,
         } = self;
         signals.listen()?;
-        announce(&edge, &tls, &admin, out)?;
+        if let Err(fault) = announce(&edge, &tls, &admin, out) {
+            // Nobody reads it: a terminal that was closed, a pipe whose reader has ended.
+            log::debug!("nobody was told where it listens: {fault}");
+        }
         let (ready, are_ready) = mpsc::channel();
         let (begin, begins) = watch::channel(taker.is_none());
         let term = Term {
@@ -350,7 +336,10 @@ impl Prepared {
             begin,
             store: Arc::clone(&parts.desk.store),
             active: closing.active(),
+            access_log: parts.access_log.clone(),
+            reload: signals.reload(),
             manager: signals.manager(),
+            serving,
         };
         succession.begin()?;
         server.bootstrap();
@@ -365,31 +354,22 @@ impl Prepared {
         );
         let service = edge::service(&server.configuration, proxy, &desk, (&edge, &tls))?;
         let sockets = edge.into_iter().chain(tls).collect();
-        server.add_service(WithSockets::new(service, sockets).within(term.clone()));
+        let service = WithSockets::new(service, sockets).within(term.clone());
+        server.add_service(service.until(closing.edge_end()));
         let service = admin::listen::service(router, &admin.endpoint());
         let service = WithSockets::new(service, vec![admin]).within(term);
         server.add_service(service.until(closing.admin_end()));
         server.add_service(parts.books.service());
         server.add_service(parts.checks.service());
-        closing.watch(server.watch_execution_phase());
         server.run(RunArgs {
             shutdown_signal: Box::new(signals),
         });
         closing.close();
-        Ok(())
+        match closing.code() {
+            0 => Ok(()),
+            code => std::process::exit(code),
+        }
     }
-}
-
-/// Says where it listens.
-fn announce(edge: &[Bound], tls: &[Bound], admin: &Bound, out: &mut dyn Write) -> io::Result<()> {
-    for bound in edge {
-        writeln!(out, "listening on http://{} (edge)", bound.addr())?;
-    }
-    for bound in tls {
-        writeln!(out, "listening on https://{} (edge)", bound.addr())?;
-    }
-    writeln!(out, "listening on http://{} (admin)", admin.addr())?;
-    out.flush()
 }
 
 /// Installs the process's logger; a second call changes only the level.

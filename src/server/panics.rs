@@ -59,7 +59,7 @@ async fn run() -> Running {
          pools: [{{name: p, dialect: openai, models: [\"*\"], peers: [{{url: \"http://{upstream}\"}}]}}]\n"
     );
     let loaded = config::parse(&yaml, "test.yaml", folder.path(), &|_| None).unwrap();
-    let prepared = prepare(loaded.config, None, Start::Fresh).unwrap();
+    let prepared = prepare(loaded, Start::Fresh).unwrap();
     let (edge, store) = (prepared.edge_addresses()[0], prepared.store());
     let secret = Secret::generate("sk-test", [9; 32]);
     let (id, now) = (KeyId(uuid::Uuid::new_v4()), UnixMs::now());

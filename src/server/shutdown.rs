@@ -1,10 +1,11 @@
 //! The end: streams finish within the grace period, then the books are closed.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
-use pingora::server::{ExecutionPhase, ShutdownWatch};
-use tokio::sync::{Mutex, broadcast, watch};
+use pingora::server::ShutdownWatch;
+use tokio::sync::{Mutex, watch};
 
 use crate::exchange::{Settler, SettlerQueue};
 use crate::proxy::Active;
@@ -30,9 +31,16 @@ pub struct Closing {
     access_log: Option<Arc<AccessLog>>,
     settler: Arc<Settler>,
     active: Active,
+    draining: Arc<AtomicBool>,
+    /// Tells the edge to accept no more.
+    edge_ends: watch::Sender<bool>,
     /// The admin port serves until the books are closed.
     admin_ends: watch::Sender<bool>,
     closed: parking_lot::Mutex<bool>,
+    /// Since when nothing runs but what was cut.
+    cut_at: parking_lot::Mutex<Option<Instant>>,
+    /// What the process ends with.
+    code: AtomicI32,
     after: parking_lot::Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
@@ -49,8 +57,12 @@ impl Closing {
             access_log,
             settler,
             active: Active::default(),
+            draining: Arc::default(),
+            edge_ends: watch::Sender::new(false),
             admin_ends: watch::Sender::new(false),
             closed: parking_lot::Mutex::new(false),
+            cut_at: parking_lot::Mutex::default(),
+            code: AtomicI32::new(0),
             after: parking_lot::Mutex::default(),
         }
     }
@@ -70,17 +82,26 @@ impl Closing {
         self.admin_ends.subscribe()
     }
 
-    /// Ends the process early when nothing runs any more: Pingora would sleep its grace period out.
-    pub fn watch(self: &Arc<Self>, mut phases: broadcast::Receiver<ExecutionPhase>) {
+    /// When nothing more is accepted at the edge.
+    pub fn edge_end(&self) -> ShutdownWatch {
+        self.edge_ends.subscribe()
+    }
+
+    /// Whether this process was told to end.
+    pub fn draining(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.draining)
+    }
+
+    /// Accepts no more, and ends the process when nothing runs any more. Whoever calls sees to it that it
+    /// takes no longer than the grace period. Once; false the second time.
+    pub fn drain(self: &Arc<Self>) -> bool {
+        if self.draining.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        self.edge_ends.send_replace(true);
         let closing = Arc::clone(self);
-        let watch = move || {
-            while let Ok(phase) = phases.blocking_recv() {
-                if matches!(phase, ExecutionPhase::ShutdownGracePeriod) {
-                    closing.end_when_idle(IDLE);
-                }
-            }
-        };
-        on_a_thread(watch);
+        on_a_thread(move || closing.end_when_idle(IDLE));
+        true
     }
 
     /// Ends the process when nothing runs any more; another has taken its place. The admin port, too,
@@ -92,15 +113,31 @@ impl Closing {
 
     fn end_when_idle(&self, idle: Duration) {
         self.wait_until_idle(idle);
-        self.close();
-        std::process::exit(0);
+        self.close_once();
+        std::process::exit(self.code());
+    }
+
+    /// That this process ends is a fault: whoever watches it is to start it anew.
+    pub fn ends_badly(&self) {
+        self.code.store(1, Ordering::Relaxed);
+    }
+
+    /// The process's exit code.
+    pub fn code(&self) -> i32 {
+        self.code.load(Ordering::Relaxed)
+    }
+
+    /// A process before this one whose steps are served here counts as active: what it cuts is settled in
+    /// these books too.
+    fn is_open(&self) -> bool {
+        self.settler.running() > 0 || self.active.count() > 0
     }
 
     fn wait_until_idle(&self, idle: Duration) {
         let mut idle_since = Instant::now();
         while idle_since.elapsed() < idle {
             std::thread::sleep(Duration::from_millis(20));
-            if self.settler.running() > 0 || self.active.count() > 0 {
+            if self.is_open() {
                 idle_since = Instant::now();
             }
         }
@@ -108,11 +145,15 @@ impl Closing {
 
     /// Books what was cut, writes everything out. A second call waits for the first and does nothing.
     pub fn close(&self) {
+        self.cut_at.lock().get_or_insert_with(Instant::now);
+        self.close_once();
+    }
+
+    fn close_once(&self) {
         let mut closed = self.closed.lock();
         if std::mem::replace(&mut *closed, true) {
             return;
         }
-        self.admin_ends.send_replace(true);
         let runtime = match tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -127,6 +168,7 @@ impl Closing {
         };
         runtime.block_on(async {
             self.settle_what_is_left().await;
+            self.admin_ends.send_replace(true);
             self.store.close().await;
         });
         if let Some(access_log) = &self.access_log {
@@ -138,13 +180,14 @@ impl Closing {
         }
     }
 
-    /// Exchanges that were cut hand their settlements over while their threads still end.
+    /// Exchanges that were cut hand their settlements over while their threads still end. A request that
+    /// came in the last moment is not cut by this: it ends first.
     async fn settle_what_is_left(&self) {
-        let deadline = Instant::now() + LAST_SETTLEMENTS;
-        // A process before this one whose steps are served here counts as active: what it cuts is settled
-        // in these books too.
-        let open = || self.settler.running() > 0 || self.active.count() > 0;
-        while open() && Instant::now() < deadline {
+        let in_time = || {
+            let cut_at = *self.cut_at.lock();
+            cut_at.is_none_or(|at| at.elapsed() < LAST_SETTLEMENTS)
+        };
+        while self.is_open() && in_time() {
             // Where the service still has the queue, it works it off itself.
             if let Ok(mut queue) = self.queue.try_lock() {
                 queue.drain(&*self.store).await;

@@ -1,31 +1,33 @@
-//! Signals: SIGTERM ends gracefully, SIGINT at once, SIGHUP reloads, SIGUSR2 reopens files. The service
-//! manager hears what becomes of them. A process whose place another has taken ends here, too.
+//! Signals: SIGTERM ends gracefully, SIGINT at once, and so does SIGTERM once more; SIGHUP reloads, SIGUSR2
+//! reopens files. The service manager hears what becomes of them. A process whose place another has taken
+//! ends here, too.
+//!
+//! All of them are heard to the very end: Pingora only learns that it is over, never that it drains, for
+//! while it waits for a grace period it hears nothing.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
+use rustix::process::Signal as Told;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 
 use super::notify::ServiceManager;
 use super::reload::Reload;
 use super::shutdown::Closing;
-use super::upgrade::Successor;
+use super::upgrade::{END_TOO, Giver};
 use crate::exchange::Desk;
 use crate::telemetry::access_log::AccessLog;
 
 /// Waits for signals while the server runs.
 pub struct Signals {
-    draining: Arc<AtomicBool>,
     desk: Arc<Desk>,
     access_log: Option<Arc<AccessLog>>,
     reload: Arc<Reload>,
     closing: Arc<Closing>,
-    taken: watch::Receiver<Option<Successor>>,
+    giver: Arc<Giver>,
     manager: Arc<ServiceManager>,
     heard: Mutex<Heard>,
 }
@@ -38,25 +40,24 @@ struct Heard {
     quit: Option<Signal>,
     hangup: Option<Signal>,
     reopen: Option<Signal>,
+    end_too: Option<Signal>,
 }
 
 impl Signals {
     pub fn new(
-        draining: Arc<AtomicBool>,
         desk: Arc<Desk>,
         access_log: Option<Arc<AccessLog>>,
         reload: Arc<Reload>,
         closing: Arc<Closing>,
-        taken: watch::Receiver<Option<Successor>>,
+        giver: Arc<Giver>,
         manager: Arc<ServiceManager>,
     ) -> Self {
         Signals {
-            draining,
             desk,
             access_log,
             reload,
             closing,
-            taken,
+            giver,
             manager,
             heard: Mutex::default(),
         }
@@ -79,6 +80,7 @@ impl Signals {
             quit: listen(SignalKind::quit()),
             hangup: listen(SignalKind::hangup()),
             reopen: listen(SignalKind::user_defined2()),
+            end_too: listen(SignalKind::from_raw(END_TOO.as_raw())),
         };
         Ok(())
     }
@@ -88,19 +90,38 @@ impl Signals {
         Arc::clone(&self.manager)
     }
 
-    /// From here on nothing more is taken.
+    pub fn reload(&self) -> Arc<Reload> {
+        Arc::clone(&self.reload)
+    }
+
+    fn is_taken(&self) -> bool {
+        self.giver.taken().borrow().is_some()
+    }
+
+    /// From here on nothing more is taken, here and in the process before.
     fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        if !self.closing.drain() {
+            return;
+        }
+        self.giver.close();
         // The service goes on in the process that took over.
-        if self.taken.borrow().is_none() {
+        if !self.is_taken() {
             self.manager.stopping();
         }
+        self.giver.before.end(END_TOO);
+    }
+
+    /// What runs is cut, and settled then.
+    fn end(&self) -> ShutdownSignal {
+        self.drain();
+        self.giver.before.end(Told::INT);
+        ShutdownSignal::FastShutdown
     }
 
     /// Waits until another process has taken over and what ran here has ended, which ends this
     /// process. Returns where it takes longer than any request may.
     async fn leave(&self) {
-        if self.taken.clone().wait_for(Option::is_some).await.is_err() {
+        if self.giver.taken().wait_for(Option::is_some).await.is_err() {
             std::future::pending::<()>().await;
         }
         let config = Arc::clone(&self.desk.live.load().config);
@@ -108,6 +129,42 @@ impl Signals {
         self.closing.leave_when_idle();
         tokio::time::sleep(longest).await;
         log::warn!("requests that began before the upgrade run for {longest:?}: they are cut");
+    }
+
+    /// Waits for the end of the grace period of a process that was told to end.
+    async fn grace(&self) {
+        if self.closing.edge_end().wait_for(|end| *end).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        let config = Arc::clone(&self.desk.live.load().config);
+        tokio::time::sleep(config.server.grace_period).await;
+        log::warn!(
+            "the grace period of {:?} is over: what still runs is cut",
+            config.server.grace_period
+        );
+    }
+
+    /// Waits until the process that took over has ended, and with it everything that would settle here.
+    async fn left_alone(&self) {
+        if self.giver.alone().wait_for(|alone| *alone).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn hang_up(&self) {
+        if self.giver.is_draining() {
+            log::warn!("SIGHUP changes nothing any more: this process ends");
+        } else {
+            // Its verdict is in the log.
+            drop(self.reload.run());
+        }
+    }
+
+    fn reopen(&self) {
+        if let Some(access_log) = &self.access_log {
+            access_log.reopen();
+        }
+        self.giver.before.tell(Told::USR2);
     }
 }
 
@@ -131,31 +188,38 @@ impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
         let mut heard = std::mem::take(&mut *self.heard.lock());
         let mut leave = std::pin::pin!(self.leave());
+        let mut grace = std::pin::pin!(self.grace());
+        let mut left_alone = std::pin::pin!(self.left_alone());
+        // By this signal: a process that took over tells it, too, and that is no second time.
+        let mut terminated = false;
         loop {
             tokio::select! {
-                () = leave.as_mut() => return ShutdownSignal::FastShutdown,
-                () = next(&mut heard.terminate) => {
-                    self.drain();
-                    return ShutdownSignal::GracefulTerminate;
+                () = leave.as_mut() => return self.end(),
+                () = grace.as_mut() => return self.end(),
+                () = left_alone.as_mut() => {
+                    self.closing.ends_badly();
+                    return self.end();
                 }
+                () = next(&mut heard.terminate) => {
+                    if std::mem::replace(&mut terminated, true) {
+                        log::warn!("SIGTERM once more: what still runs is cut");
+                        return self.end();
+                    }
+                    self.drain();
+                }
+                () = next(&mut heard.end_too) => if self.is_taken() {
+                    self.drain();
+                } else {
+                    log::warn!("SIGUSR1 changes nothing in a process whose place nobody has taken");
+                },
                 // Pingora's sign for an upgrade. Here a new process comes by itself, so that a signal
                 // with nobody there ends nothing.
                 () = next(&mut heard.quit) => log::warn!(
                     "SIGQUIT changes nothing: `quota-proxy upgrade` starts a new binary, SIGTERM ends this process"
                 ),
-                () = next(&mut heard.interrupt) => {
-                    self.drain();
-                    return ShutdownSignal::FastShutdown;
-                }
-                () = next(&mut heard.hangup) => {
-                    // Its verdict is in the log.
-                    drop(self.reload.run());
-                }
-                () = next(&mut heard.reopen) => {
-                    if let Some(access_log) = &self.access_log {
-                        access_log.reopen();
-                    }
-                }
+                () = next(&mut heard.interrupt) => return self.end(),
+                () = next(&mut heard.hangup) => self.hang_up(),
+                () = next(&mut heard.reopen) => self.reopen(),
             }
         }
     }

@@ -206,7 +206,8 @@ pub trait Store: Send + Sync + 'static {
     async fn settle(&self, settlement: Settlement) -> StoreResult<Settled>;
     /// Books a refused request of a known key: error counts and rollups move, `used` and `held` never.
     async fn book_refusal(&self, event: UsageEvent) -> StoreResult<()>;
-    /// Resolves reservations whose lease has run out; answers how many.
+    /// Resolves reservations whose lease has run out; answers how many. Those of a process that died,
+    /// which an opening resolves, are among the first answer.
     async fn sweep(&self) -> StoreResult<usize>;
     /// The counters of a scope under these limits.
     async fn standing(&self, claim: ScopeClaim) -> StoreResult<Standing>;

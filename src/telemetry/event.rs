@@ -102,8 +102,8 @@ pub struct PeerHealth<'a> {
     pub healthy: bool,
     /// Our own words.
     pub because: &'static str,
-    /// Where it rests from now on: why, and for how many milliseconds.
-    pub rest: Option<(RestCause, i64)>,
+    /// Where it rests from now on: why, and for how long.
+    pub rest: Option<(RestCause, Duration)>,
 }
 
 impl PeerHealth<'_> {
@@ -115,11 +115,10 @@ impl PeerHealth<'_> {
             because,
             ..
         } = self;
-        metrics.peers.healthy(pool, peer, *healthy);
         let mut time = String::new();
-        if let Some((cause, ms)) = self.rest {
+        if let Some((cause, time_of_rest)) = self.rest {
             metrics.peers.of(pool, peer).rests(cause);
-            time = format!(" for {ms} ms");
+            time = format!(" for {} ms", time_of_rest.as_millis());
         }
         if *healthy {
             log::info!("peer {peer} of pool {pool} is in rotation: {because}");

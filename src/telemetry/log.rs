@@ -56,12 +56,23 @@ pub fn install(level: LevelFilter) -> Result<(), SetLoggerError> {
     Ok(())
 }
 
+/// Whether what is written to stderr is kept when everybody else has gone: it is a file, or the journal.
+pub fn lasts() -> bool {
+    let output = std::io::stderr();
+    let stream = std::env::var_os("JOURNAL_STREAM");
+    stream.is_some_and(|stream| is_journal(&stream, &output))
+        || metadata(&output).is_ok_and(|metadata| metadata.is_file())
+}
+
+fn metadata(output: &impl AsFd) -> std::io::Result<std::fs::Metadata> {
+    let file = output.as_fd().try_clone_to_owned().map(File::from);
+    file.and_then(|file| file.metadata())
+}
+
 /// Whether `output` is the stream that `$JOURNAL_STREAM` names, by device and inode. A process whose
 /// output goes elsewhere inherits the variable too.
 fn is_journal(stream: &OsStr, output: &impl AsFd) -> bool {
-    let file = output.as_fd().try_clone_to_owned().map(File::from);
-    file.and_then(|file| file.metadata())
-        .is_ok_and(|is| stream == OsStr::new(&format!("{}:{}", is.dev(), is.ino())))
+    metadata(output).is_ok_and(|is| stream == OsStr::new(&format!("{}:{}", is.dev(), is.ino())))
 }
 
 /// Shows lines of this level and above from now on.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use prometheus::{
-    Counter, CounterVec, Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Counter, CounterVec, Encoder, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 use super::family::Maker;
@@ -19,6 +19,7 @@ use super::peers::PeerFamilies;
 use super::store_metrics::StoreFamilies;
 use crate::metering::Usage;
 use crate::quota::NANO_PER_USD;
+use crate::time::UnixMs;
 
 /// The counters of one pool, resolved once and kept beside it.
 #[derive(Debug)]
@@ -131,6 +132,7 @@ pub struct Metrics {
     pools: RwLock<HashMap<String, Arc<PoolMetrics>>>,
     access_log_dropped: IntCounter,
     config_good: IntGauge,
+    certificates: IntGaugeVec,
     login_failures: IntCounter,
     /// For a new connection, and of a new one.
     edge_full: [IntCounter; 2],
@@ -168,6 +170,11 @@ impl Metrics {
                 "Access log lines that could not be kept.",
             )?,
             config_good,
+            certificates: make.gauges(
+                "edge_certificate_expiry_timestamp_seconds",
+                "When the first of a listener's certificates expires, Unix time.",
+                &["listen"],
+            )?,
             login_failures: make
                 .counter("admin_login_failures_total", "Refused sign-ins and tokens.")?,
             edge_full: ["idle", "new"].map(|closed| edge_full.with_label_values(&[closed])),
@@ -183,6 +190,15 @@ impl Metrics {
     /// A configuration was read while the process runs: it holds, or was refused.
     pub fn reloaded(&self, holds: bool) {
         self.config_good.set(i64::from(holds));
+    }
+
+    /// The listeners with TLS, and when the first certificate of each expires.
+    pub fn certificates(&self, expiries: &[(String, UnixMs)]) {
+        self.certificates.reset();
+        for (listen, at) in expiries {
+            let gauge = self.certificates.with_label_values(&[listen.as_str()]);
+            gauge.set(at.0.div_euclid(1_000));
+        }
     }
 
     /// Counts an exchange that has ended. `status` 0: no answer was begun.
@@ -267,6 +283,7 @@ impl Metrics {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::telemetry::peers::PeerState;
 
     pub(in crate::telemetry) fn rendered(act: impl Fn(&Metrics)) -> String {
         let metrics = Metrics::new().unwrap();
@@ -346,7 +363,13 @@ pub(super) mod tests {
         let text = rendered(|m| {
             m.refused("insufficient_quota");
             m.flag(Flag::Cut);
-            m.peers.healthy("p", "a:1", true);
+            m.peers.show(vec![PeerState {
+                pool: String::from("p"),
+                peer: String::from("a:1"),
+                healthy: true,
+                down: false,
+                running: 0,
+            }]);
         });
         has(
             &text,

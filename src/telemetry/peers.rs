@@ -18,7 +18,7 @@ pub struct PeerState {
     pub peer: String,
     /// In rotation.
     pub healthy: bool,
-    /// Its last health check failed.
+    /// Its health checks fail.
     pub down: bool,
     /// Exchanges that it serves now.
     pub running: i64,
@@ -100,12 +100,6 @@ impl PeerFamilies {
         })
     }
 
-    /// A peer has left the rotation, or is back.
-    pub fn healthy(&self, pool: &str, peer: &str, healthy: bool) {
-        let gauge = self.healthy.with_label_values(&[pool, peer]);
-        gauge.set(i64::from(healthy));
-    }
-
     /// The counters of a peer. Takes a lock.
     pub fn of(&self, pool: &str, peer: &str) -> Arc<PeerCounters> {
         let known = self.counters.read();
@@ -126,12 +120,14 @@ impl PeerFamilies {
         Arc::clone(made)
     }
 
-    /// Shows these, and none that is not among them: a reload may have taken it away.
+    /// Shows these, and none that is not among them: a reload may have taken it away. Gauges are set
+    /// nowhere else: an exchange of before may still tell of a peer that is gone.
     pub fn show(&self, states: Vec<PeerState>) {
         let mut shown = self.shown.lock();
         for state in &states {
             let labels = [state.pool.as_str(), state.peer.as_str()];
-            self.healthy(&state.pool, &state.peer, state.healthy);
+            let healthy = self.healthy.with_label_values(&labels);
+            healthy.set(i64::from(state.healthy));
             let down = self.down.with_label_values(&labels);
             down.set(i64::from(state.down));
             self.running.with_label_values(&labels).set(state.running);
@@ -178,6 +174,25 @@ impl PeerFamilies {
 mod tests {
     use super::*;
     use crate::telemetry::Metrics;
+    use crate::telemetry::event::PeerHealth;
+
+    /// An exchange of before a reload fails at a peer that the reload took away.
+    #[test]
+    fn what_is_told_of_a_peer_that_is_gone_brings_nothing_back() {
+        let metrics = Metrics::new().unwrap();
+        metrics.peers.show(Vec::new());
+        let event = PeerHealth {
+            pool: "p",
+            peer: "gone:1",
+            healthy: false,
+            because: "it failed",
+            rest: Some((RestCause::Failures, std::time::Duration::ZERO)),
+        };
+        event.emit(&metrics);
+        metrics.peers.show(Vec::new());
+        let text = metrics.render().unwrap();
+        assert!(!text.contains("gone:1"), "{text}");
+    }
 
     #[test]
     fn a_peer_that_is_gone_is_not_shown() {

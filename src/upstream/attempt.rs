@@ -1,12 +1,12 @@
 //! One exchange at one peer, from its choice to its verdict.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::failover::Need;
 use super::health::{Began, Fitness};
-use super::pool::Peer;
+use super::peer::Peer;
 use super::room::Room;
-use crate::time::UnixMs;
 
 /// One exchange at one peer. It counts as running there until it is dropped. What it is the probe of
 /// is free for the next one where it is dropped without a verdict: its client left, or it was turned
@@ -28,7 +28,7 @@ impl Attempt {
     pub(super) fn begin(
         peer: &Arc<Peer>,
         need: Need,
-        now: UnixMs,
+        now: Instant,
         fitness: Fitness,
     ) -> Option<Attempt> {
         let began = peer.health.begin(&need, now, fitness)?;
@@ -46,15 +46,15 @@ impl Attempt {
         &self.peer
     }
 
-    /// The peer has failed; after `limit` failures in a row it rests for `cooldown_ms`. One that asked
+    /// The peer has failed; after `limit` failures in a row it rests for `cooldown`. One that asked
     /// for a rest has it, and did not fail. True where it leaves the rotation by this.
-    pub fn failed(&self, now: UnixMs, limit: u32, cooldown_ms: i64) -> bool {
+    pub fn failed(&self, now: Instant, limit: u32, cooldown: Duration) -> bool {
         let health = &self.peer.health;
-        !self.rests && health.failed(self.began, now, limit, cooldown_ms)
+        !self.rests && health.failed(self.began, now, limit, cooldown)
     }
 
     /// The peer asked to be left alone until then. True where it did not rest for that already.
-    pub fn asked_to_rest(&mut self, until: UnixMs, now: UnixMs) -> bool {
+    pub fn asked_to_rest(&mut self, until: Instant, now: Instant) -> bool {
         self.rests = true;
         self.peer.health.asked_to_rest(until, now)
     }
@@ -65,7 +65,7 @@ impl Attempt {
     }
 
     /// What the head of its answer says of the provider's own limits.
-    pub fn has_room(&mut self, room: &Room, now: UnixMs) {
+    pub fn has_room(&mut self, room: &Room, now: Instant) {
         let anew = !std::mem::replace(&mut self.heard_of_room, true);
         self.peer.health.has_room(&self.need, room, anew, now);
     }
@@ -75,7 +75,7 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         let health = &self.peer.health;
         if !self.heard_of_room {
-            health.has_room(&self.need, &Room::default(), true, UnixMs(0));
+            health.heard_nothing(&self.need);
         }
         health.end(self.began);
     }

@@ -2,11 +2,12 @@
 //! has no good peer left.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::attempt::Attempt;
 use super::health::Fitness;
-use super::pool::{Peer, Pool, Route};
-use crate::time::UnixMs;
+use super::peer::Peer;
+use super::pool::{Pool, Route};
 
 /// The routes of one exchange in order, and what was tried of them.
 #[derive(Debug)]
@@ -110,7 +111,7 @@ impl Failover {
     /// Goes on to the next peer: a good one of the first pool that has one and has attempts left, else
     /// one that has little room, else one that rests: a pool all of whose peers rest is tried all the
     /// same. `need` is what the exchange needs of a route. `None` when all is tried.
-    pub fn next(&mut self, need: impl Fn(&Route) -> Need, now: UnixMs) -> Option<&Arc<Peer>> {
+    pub fn next(&mut self, need: impl Fn(&Route) -> Need, now: Instant) -> Option<&Arc<Peer>> {
         self.attempt = None;
         let (at, attempt) = Fitness::GROUPS.into_iter().find_map(|worst| {
             let mut open = self
@@ -137,13 +138,13 @@ impl Failover {
         at: usize,
         chosen: Fitness,
         need: impl Fn(&Route) -> Need,
-        now: UnixMs,
+        now: Instant,
     ) {
         let mut passed_over = std::mem::take(&mut self.passed_over);
         passed_over.clear();
         let open = self.routes.iter().take(at + 1).filter(|leg| leg.may_try());
         for route in open.map(|leg| &leg.route) {
-            let untried = route.pool.peers.iter().filter(|peer| !self.was_tried(peer));
+            let untried = route.pool.takers().filter(|peer| !self.was_tried(peer));
             for peer in untried {
                 let fitness = peer.health.fitness(&need(route), now);
                 if fitness > chosen.max(Fitness::Doubtful) {
@@ -162,11 +163,8 @@ impl Failover {
     pub fn may_try_another(&self) -> bool {
         let mut open = self.routes.iter().filter(|leg| leg.may_try());
         open.any(|leg| {
-            leg.route
-                .pool
-                .peers
-                .iter()
-                .any(|peer| !self.was_tried(peer))
+            let mut takers = leg.route.pool.takers();
+            takers.any(|peer| !self.was_tried(peer))
         })
     }
 
@@ -184,11 +182,17 @@ impl Leg {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::LazyLock;
+    use std::time::Duration;
+
     use crate::config;
     use crate::metering::Dialect;
     use crate::upstream::Pools;
 
-    const NOW: UnixMs = UnixMs(1_000);
+    fn ms(at: u64) -> Instant {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        *START + Duration::from_millis(at)
+    }
 
     fn failover(yaml: &str) -> Failover {
         let here = std::path::Path::new(".");
@@ -201,7 +205,7 @@ mod tests {
 
     fn names(failover: &mut Failover) -> Vec<String> {
         let next = || {
-            let peer = failover.next(|_| Need::NOTHING, NOW)?;
+            let peer = failover.next(|_| Need::NOTHING, ms(1_000))?;
             Some(peer.name.clone())
         };
         std::iter::from_fn(next).collect()
@@ -223,7 +227,7 @@ pools:
     fn a_pool_whose_peers_rest_is_passed_over_and_comes_last() {
         let mut failover = failover(TWO);
         for peer in &failover.route().pool.peers {
-            peer.health.asked_to_rest(UnixMs(5_000), NOW);
+            peer.health.asked_to_rest(ms(5_000), ms(1_000));
         }
         assert_eq!(names(&mut failover), ["b1:1", "a1:1", "a2:1"]);
         assert!(!failover.may_try_another());
@@ -239,13 +243,13 @@ pools:
                 .collect::<Vec<_>>()
         };
         let first = Arc::clone(&failover.route().pool.peers[0]);
-        first.health.asked_to_rest(UnixMs(5_000), NOW);
-        failover.next(|_| Need::NOTHING, NOW);
+        first.health.asked_to_rest(ms(5_000), ms(1_000));
+        failover.next(|_| Need::NOTHING, ms(1_000));
         let resting = vec![(String::from("a1:1"), Fitness::Resting)];
         assert_eq!(told(&failover), resting);
-        failover.next(|_| Need::NOTHING, NOW);
+        failover.next(|_| Need::NOTHING, ms(1_000));
         assert_eq!(told(&failover), resting);
-        failover.next(|_| Need::NOTHING, UnixMs(5_000));
+        failover.next(|_| Need::NOTHING, ms(5_000));
         assert_eq!(told(&failover), []);
     }
 
@@ -254,9 +258,9 @@ pools:
         let mut failover = failover(TWO);
         let peers = failover.route().pool.peers.clone();
         let running = || [0, 1].map(|at: usize| peers[at].health.running());
-        failover.next(|_| Need::NOTHING, NOW);
+        failover.next(|_| Need::NOTHING, ms(1_000));
         assert_eq!(running(), [1, 0]);
-        failover.next(|_| Need::NOTHING, NOW);
+        failover.next(|_| Need::NOTHING, ms(1_000));
         assert_eq!(running(), [0, 1]);
         drop(failover);
         assert_eq!(running(), [0, 0]);
@@ -268,6 +272,17 @@ pools:
         failover.stay();
         assert!(!failover.has_others());
         assert_eq!(names(&mut failover), ["a1:1", "a2:1"]);
+    }
+
+    #[test]
+    fn a_drained_peer_takes_none() {
+        let drained = TWO.replace("{url: 'http://a1:1'}", "{url: 'http://a1:1', weight: 0}");
+        let mut failover = failover(&drained);
+        assert_eq!(names(&mut failover), ["a2:1", "a3:1", "b1:1"]);
+        assert!(!failover.may_try_another());
+        assert!(failover.passed_over().is_empty());
+        let alone = TWO.replace("{url: 'http://b1:1'}", "{url: 'http://b1:1', weight: 0}");
+        assert_eq!(names(&mut self::failover(&alone)), ["a1:1", "a2:1"]);
     }
 
     #[test]

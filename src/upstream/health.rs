@@ -10,16 +10,19 @@
 //! ```
 //!
 //! Beside that, and ended by nothing of it: a rest that the provider asked for (`Retry-After`) lasts
-//! its time, and a peer whose health checks fail is out until one passes.
+//! its time, and a peer whose health checks fail is out until they pass. All times are the steady
+//! clock's: a wall clock that is set back makes no rest longer.
+
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::failover::Need;
 use super::room::{Room, Rooms};
-use crate::time::UnixMs;
+use super::streak::Streak;
 
 /// A probe that has no verdict after this time is forgotten: a stream may run for long.
-const PROBE_MS: i64 = 30_000;
+const PROBE: Duration = Duration::from_secs(30);
 
 /// Whether a peer should be asked next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,11 +56,13 @@ struct State {
     tripped: bool,
     /// Changes whenever it trips or is fit again: what began before says nothing of it now.
     era: u64,
-    rests_until: UnixMs,
+    rests_until: Option<Instant>,
     /// Its provider asked for it.
-    asked_until: UnixMs,
-    probe_until: UnixMs,
-    /// Its last health check failed.
+    asked_until: Option<Instant>,
+    probe_until: Option<Instant>,
+    /// None while nobody checks it.
+    checks: Option<Streak>,
+    /// Its health checks fail.
     down: bool,
     running: i64,
     rooms: Rooms,
@@ -73,14 +78,14 @@ pub struct Began {
 impl Health {
     /// An exchange begins, at a peer that was found to be `fitness`. `None` where that asks for a
     /// probe and another exchange was faster.
-    pub(super) fn begin(&self, need: &Need, now: UnixMs, fitness: Fitness) -> Option<Began> {
+    pub(super) fn begin(&self, need: &Need, now: Instant, fitness: Fitness) -> Option<Began> {
         let mut state = self.state.lock();
         let is_probe = fitness == Fitness::Doubtful;
         if is_probe {
             if state.fitness(need, now) != Fitness::Doubtful {
                 return None;
             }
-            state.probe_until = now.plus_ms(PROBE_MS);
+            state.probe_until = Some(now + PROBE);
         }
         state.running += 1;
         state.rooms.begin(need, now);
@@ -95,13 +100,19 @@ impl Health {
         let mut state = self.state.lock();
         state.running -= 1;
         if began.is_probe && began.era == state.era {
-            state.probe_until = UnixMs(0);
+            state.probe_until = None;
         }
     }
 
     /// Books a failure; after `limit` of them in a row, or a failed probe, the peer rests for
-    /// `cooldown_ms`. True where it leaves the rotation by this.
-    pub(super) fn failed(&self, began: Began, now: UnixMs, limit: u32, cooldown_ms: i64) -> bool {
+    /// `cooldown`. True where it leaves the rotation by this.
+    pub(super) fn failed(
+        &self,
+        began: Began,
+        now: Instant,
+        limit: u32,
+        cooldown: Duration,
+    ) -> bool {
         let mut state = self.state.lock();
         if began.era != state.era {
             return false;
@@ -113,8 +124,8 @@ impl Health {
         let was_out = state.tripped || state.down;
         state.tripped = true;
         state.era += 1;
-        state.rests_until = state.rests_until.max(now.plus_ms(cooldown_ms));
-        state.probe_until = UnixMs(0);
+        state.rests_until = state.rests_until.max(Some(now + cooldown));
+        state.probe_until = None;
         !was_out
     }
 
@@ -131,41 +142,60 @@ impl Health {
         }
         state.tripped = false;
         state.era += 1;
-        state.rests_until = UnixMs(0);
-        state.probe_until = UnixMs(0);
+        state.rests_until = None;
+        state.probe_until = None;
         !state.down
     }
 
     /// Rests until then, whatever its history: its provider asked for it. True where it did not rest
     /// for that already.
-    pub fn asked_to_rest(&self, until: UnixMs, now: UnixMs) -> bool {
+    pub fn asked_to_rest(&self, until: Instant, now: Instant) -> bool {
         let mut state = self.state.lock();
-        let is_news = state.asked_until <= now && until > now;
-        state.asked_until = state.asked_until.max(until);
+        let is_news = !is_ahead(state.asked_until, now) && until > now;
+        state.asked_until = state.asked_until.max(Some(until));
         is_news
+    }
+
+    /// From now on it is checked: `fall` failed checks in a row take it out, `rise` that pass bring it
+    /// back.
+    pub fn is_checked(&self, rise: u32, fall: u32) {
+        let mut state = self.state.lock();
+        state.checks.get_or_insert_default().wants(rise, fall);
+    }
+
+    /// Nobody checks it any more: what checks found is forgotten, and so is what one under way will.
+    pub fn is_unchecked(&self) {
+        let mut state = self.state.lock();
+        state.checks = None;
+        state.down = false;
     }
 
     /// What a health check found. It says nothing of failures that traffic has shown: those take a
     /// probe. True where the peer leaves the rotation or is back in it by this.
     pub fn checked(&self, passed: bool) -> bool {
         let mut state = self.state.lock();
-        let was_down = std::mem::replace(&mut state.down, !passed);
-        was_down == passed && !state.tripped
-    }
-
-    /// Nobody checks it any more: what the last check found is forgotten.
-    pub fn is_unchecked(&self) {
-        self.state.lock().down = false;
+        let is_down = state.down;
+        let turns = |streak: &mut Streak| streak.turns(passed, is_down);
+        if !state.checks.as_mut().is_some_and(turns) {
+            return false;
+        }
+        state.down = !passed;
+        !state.tripped
     }
 
     /// What the provider said of its own rate limits, in an answer to `need`; `anew` where it is this
     /// exchange's first word on them, which has the exchange itself in its figures.
-    pub(super) fn has_room(&self, need: &Need, room: &Room, anew: bool, now: UnixMs) {
+    pub(super) fn has_room(&self, need: &Need, room: &Room, anew: bool, now: Instant) {
         self.state.lock().rooms.told(need, room, anew, now);
     }
 
+    /// The answer to `need` said nothing of it, or there was none.
+    pub(super) fn heard_nothing(&self, need: &Need) {
+        self.state.lock().rooms.used(need);
+    }
+
     /// How fit it is for this request.
-    pub fn fitness(&self, need: &Need, now: UnixMs) -> Fitness {
+    pub fn fitness(&self, need: &Need, now: Instant) -> Fitness {
         self.state.lock().fitness(need, now)
     }
 
@@ -173,11 +203,13 @@ impl Health {
         self.state.lock().down
     }
 
-    /// Until when it rests, where it does now.
-    pub fn rests_until(&self, now: UnixMs) -> Option<UnixMs> {
+    /// How long it rests still, where it does now.
+    pub fn rests_for(&self, now: Instant) -> Option<Duration> {
         let state = self.state.lock();
-        let until = state.rests_until.max(state.asked_until);
-        (until > now).then_some(until)
+        let until = state.rests_until.max(state.asked_until)?;
+        until
+            .checked_duration_since(now)
+            .filter(|left| !left.is_zero())
     }
 
     /// Failures in a row.
@@ -192,9 +224,9 @@ impl Health {
 }
 
 impl State {
-    fn fitness(&self, need: &Need, now: UnixMs) -> Fitness {
-        let rests = self.rests_until.max(self.asked_until) > now;
-        if self.down || rests || (self.tripped && self.probe_until > now) {
+    fn fitness(&self, need: &Need, now: Instant) -> Fitness {
+        let rests = is_ahead(self.rests_until.max(self.asked_until), now);
+        if self.down || rests || (self.tripped && is_ahead(self.probe_until, now)) {
             Fitness::Resting
         } else if self.tripped {
             Fitness::Doubtful
@@ -206,26 +238,45 @@ impl State {
     }
 }
 
+fn is_ahead(until: Option<Instant>, now: Instant) -> bool {
+    until.is_some_and(|until| until > now)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::LazyLock;
 
     const NEED: Need = Need::NOTHING;
+    const SECOND: Duration = Duration::from_secs(1);
+    const PROBE_MS: u64 = 30_000;
 
-    fn fitness(health: &Health, at: i64) -> Fitness {
-        health.fitness(&NEED, UnixMs(at))
+    fn ms(at: u64) -> Instant {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        *START + Duration::from_millis(at)
     }
 
-    fn begin(health: &Health, at: i64) -> Began {
+    fn fitness(health: &Health, at: u64) -> Fitness {
+        health.fitness(&NEED, ms(at))
+    }
+
+    fn begin(health: &Health, at: u64) -> Began {
         let fitness = fitness(health, at);
-        health.begin(&NEED, UnixMs(at), fitness).unwrap()
+        health.begin(&NEED, ms(at), fitness).unwrap()
     }
 
-    fn fail(health: &Health, at: i64, limit: u32) -> bool {
+    fn fail(health: &Health, at: u64, limit: u32) -> bool {
         let began = begin(health, at);
-        let left = health.failed(began, UnixMs(at), limit, 1_000);
+        let left = health.failed(began, ms(at), limit, SECOND);
         health.end(began);
         left
+    }
+
+    /// One whose checks count at once.
+    fn checked() -> Health {
+        let health = Health::default();
+        health.is_checked(1, 1);
+        health
     }
 
     #[test]
@@ -237,7 +288,7 @@ mod tests {
         assert_eq!(fitness(&health, 999), Fitness::Resting);
         assert_eq!(fitness(&health, 1_000), Fitness::Doubtful);
         let probe = begin(&health, 1_000);
-        let second = health.begin(&NEED, UnixMs(1_000), Fitness::Doubtful);
+        let second = health.begin(&NEED, ms(1_000), Fitness::Doubtful);
         assert_eq!(second, None);
         assert_eq!(fitness(&health, 1_001), Fitness::Resting);
         assert!(health.succeeded(probe));
@@ -250,7 +301,7 @@ mod tests {
         let health = Health::default();
         fail(&health, 0, 1);
         let probe = begin(&health, 1_000);
-        assert!(!health.failed(probe, UnixMs(1_600), 5, 1_000));
+        assert!(!health.failed(probe, ms(1_600), 5, SECOND));
         assert_eq!(fitness(&health, 2_599), Fitness::Resting);
         assert_eq!(fitness(&health, 2_600), Fitness::Doubtful);
     }
@@ -274,7 +325,7 @@ mod tests {
         let other = begin(&health, 0);
         fail(&health, 10, 1);
         assert!(!health.succeeded(early));
-        assert!(!health.failed(other, UnixMs(900), 1, 1_000));
+        assert!(!health.failed(other, ms(900), 1, SECOND));
         assert_eq!(fitness(&health, 1_009), Fitness::Resting);
         assert_eq!(fitness(&health, 1_010), Fitness::Doubtful);
         assert_eq!(health.failures(), 1);
@@ -284,18 +335,19 @@ mod tests {
     fn a_rest_that_was_asked_for_is_ended_by_time_alone() {
         let health = Health::default();
         let running = begin(&health, 0);
-        assert!(health.asked_to_rest(UnixMs(500), UnixMs(0)));
-        assert!(!health.asked_to_rest(UnixMs(400), UnixMs(1)));
+        assert!(health.asked_to_rest(ms(500), ms(0)));
+        assert!(!health.asked_to_rest(ms(400), ms(1)));
         assert!(!health.succeeded(running));
         assert!(!health.checked(true));
         assert_eq!(fitness(&health, 499), Fitness::Resting);
-        assert_eq!(health.rests_until(UnixMs(499)), Some(UnixMs(500)));
+        assert_eq!(health.rests_for(ms(499)), Some(Duration::from_millis(1)));
+        assert_eq!(health.rests_for(ms(500)), None);
         assert_eq!(fitness(&health, 500), Fitness::Fit);
     }
 
     #[test]
     fn a_failing_check_takes_it_out_until_one_passes() {
-        let health = Health::default();
+        let health = checked();
         assert!(!health.checked(true));
         assert!(health.checked(false));
         assert!(!health.checked(false));
@@ -304,9 +356,18 @@ mod tests {
         assert_eq!(fitness(&health, 0), Fitness::Fit);
     }
 
+    /// A check was under way when a reload ended checking: nothing would ever bring the peer back.
+    #[test]
+    fn a_verdict_after_the_last_check_is_none() {
+        let health = checked();
+        health.is_unchecked();
+        assert!(!health.checked(false));
+        assert_eq!(fitness(&health, 0), Fitness::Fit);
+    }
+
     #[test]
     fn a_passing_check_says_nothing_of_what_traffic_has_shown() {
-        let health = Health::default();
+        let health = checked();
         fail(&health, 0, 2);
         health.checked(true);
         assert_eq!(health.failures(), 1);
@@ -318,7 +379,7 @@ mod tests {
 
     #[test]
     fn what_is_news_is_told_once() {
-        let health = Health::default();
+        let health = checked();
         assert!(!fail(&health, 0, 2));
         assert!(fail(&health, 0, 2));
         assert!(!fail(&health, 0, 2));

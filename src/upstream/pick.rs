@@ -6,19 +6,19 @@ use crate::config::Balance;
 /// What a pick needs to know of one peer.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidate {
-    /// The peer's own, whatever its place in the pool.
-    pub identity: u64,
+    /// The peer's own, whatever its place in the pool and its credential.
+    pub seat: u64,
     pub weight: u32,
     pub running: i64,
-    /// Tried already for this exchange.
-    pub tried: bool,
+    /// Tried already for this exchange, or it takes none.
+    pub is_out: bool,
     pub fitness: Fitness,
 }
 
 impl Candidate {
     /// Whether it is still to be tried, and no worse than that.
     pub fn fits(&self, worst: Fitness) -> bool {
-        !self.tried && self.fitness <= worst
+        !self.is_out && self.fitness <= worst
     }
 }
 
@@ -75,7 +75,7 @@ pub fn pick(
 /// How much a key is drawn to a peer: the greatest wins, so that a peer that leaves takes only its
 /// own keys along (weighted rendezvous hashing, Schindelhauer and Schomaker 2005).
 fn rendezvous(key_hash: u64, candidate: &Candidate) -> f64 {
-    let mixed = spread(key_hash ^ spread(candidate.identity));
+    let mixed = spread(key_hash ^ spread(candidate.seat));
     let unit = ((mixed >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
     -f64::from(candidate.weight.max(1)) / unit.ln()
 }
@@ -96,11 +96,11 @@ mod tests {
     fn peers(weights: &[u32]) -> Vec<Candidate> {
         (0..)
             .zip(weights)
-            .map(|(identity, &weight)| Candidate {
-                identity,
+            .map(|(seat, &weight)| Candidate {
+                seat,
                 weight,
                 running: 0,
-                tried: false,
+                is_out: false,
                 fitness: Fitness::Fit,
             })
             .collect()
@@ -134,16 +134,16 @@ mod tests {
     #[test]
     fn a_tried_peer_is_not_taken_again_and_a_resting_one_only_at_the_last() {
         let mut peers = peers(&[1, 1, 1]);
-        peers[0].tried = true;
+        peers[0].is_out = true;
         peers[1].fitness = Fitness::Resting;
         assert!((0..9).all(|turn| next(Balance::RoundRobin, &peers, turn) == Some(2)));
-        peers[2].tried = true;
+        peers[2].is_out = true;
         assert_eq!(
             pick(Balance::RoundRobin, &peers, 5, 0, Fitness::Tight),
             None
         );
         assert_eq!(next(Balance::RoundRobin, &peers, 5), Some(1));
-        peers[1].tried = true;
+        peers[1].is_out = true;
         assert_eq!(next(Balance::Fallback, &peers, 0), None);
     }
 
@@ -165,7 +165,7 @@ mod tests {
         removed.remove(2);
         let of = |peers: &[Candidate], key| {
             let at = pick(Balance::ConsistentHash, peers, 0, key, Fitness::Fit).unwrap();
-            peers[at].identity
+            peers[at].seat
         };
         let mut counts = [0; 4];
         for key in 0..4_000 {

@@ -2,30 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use globset::{Glob, GlobMatcher};
-use sha2::{Digest as _, Sha256};
 
 use super::attempt::Attempt;
 use super::failover::Need;
-use super::health::{Fitness, Health};
+use super::health::Fitness;
+use super::peer::{Peer, identity, seat};
 use super::pick::{Candidate, pick};
-use crate::config::{PeerConfig, PoolConfig, SecretText};
+use crate::config::{PeerConfig, PoolConfig};
 use crate::metering::Dialect;
-use crate::time::UnixMs;
-
-/// One endpoint with its credential, and what traffic has shown of it.
-#[derive(Debug)]
-pub struct Peer {
-    pub config: PeerConfig,
-    /// `host:port`, and `#2` after it where the pool has another of that name before (a second
-    /// credential for one host). One of a kind in its pool.
-    pub name: String,
-    /// Of its URL, its credential and its headers: who it is, whatever its place in the pool. A hash,
-    /// the same on every edge.
-    pub identity: u64,
-    pub health: Arc<Health>,
-}
 
 /// A named set of peers.
 #[derive(Debug)]
@@ -149,7 +136,6 @@ impl Pool {
                 .collect()
         };
         let known = before.map_or(&[][..], |pool| &pool.peers);
-        let is_checked = config.health_check.is_some();
         let mut peers: Vec<Arc<Peer>> = Vec::new();
         for (at, peer) in config.peers.iter().enumerate() {
             let earlier = config.peers.iter().take(at);
@@ -157,19 +143,24 @@ impl Pool {
                 0 => peer.name(),
                 namesakes => format!("{}#{}", peer.name(), namesakes + 1),
             };
-            let twins = config.peers.iter().take(at).map(|one| identity(one, 0));
-            let same = identity(peer, 0);
-            let identity = identity(peer, twins.filter(|twin| *twin == same).count());
+            let numbered = |hash: fn(&PeerConfig, usize) -> u64| {
+                let earlier = config.peers.iter().take(at);
+                let twins = earlier.filter(|one| hash(one, 0) == hash(peer, 0));
+                hash(peer, twins.count())
+            };
+            let (identity, seat) = (numbered(identity), numbered(seat));
             let known = known.iter().find(|old| old.identity == identity);
             let health = known.map(|peer| Arc::clone(&peer.health));
             let health = health.unwrap_or_default();
-            if !is_checked {
-                health.is_unchecked();
+            match &config.health_check {
+                Some(check) => health.is_checked(check.rise, check.fall),
+                None => health.is_unchecked(),
             }
             peers.push(Arc::new(Peer {
                 config: peer.clone(),
                 name,
                 identity,
+                seat,
                 health,
             }));
         }
@@ -192,20 +183,25 @@ impl Pool {
         self.config.aliases.contains_key(model) || self.serves(model)
     }
 
+    /// The peers that take exchanges: a weight of 0 drains one.
+    pub fn takers(&self) -> impl Iterator<Item = &Arc<Peer>> {
+        self.peers.iter().filter(|peer| peer.takes())
+    }
+
     /// The next peer for an exchange that has tried those for which `tried` is true, none worse than
     /// `worst`. At a doubtful one the exchange is its probe.
     pub fn next_peer(
         &self,
         tried: impl Fn(&Arc<Peer>) -> bool,
         need: Need,
-        now: UnixMs,
+        now: Instant,
         worst: Fitness,
     ) -> Option<Attempt> {
         let candidate = |peer: &Arc<Peer>| Candidate {
-            identity: peer.identity,
+            seat: peer.seat,
             weight: peer.config.weight,
             running: peer.health.running(),
-            tried: tried(peer),
+            is_out: !peer.takes() || tried(peer),
             fitness: peer.health.fitness(&need, now),
         };
         // A doubtful peer whose probe another exchange has become meanwhile is doubtful no more.
@@ -228,34 +224,11 @@ impl Pool {
     }
 }
 
-/// `nth`: how many before it in the pool are the same to the letter.
-fn identity(peer: &PeerConfig, nth: usize) -> u64 {
-    let mut hash = Sha256::new();
-    let mut add = |part: &[u8]| {
-        hash.update(part.len().to_le_bytes());
-        hash.update(part);
-    };
-    add(&[u8::from(peer.tls)]);
-    add(peer.name().as_bytes());
-    add(peer.base_path.as_bytes());
-    let query = peer.query.as_ref().map(SecretText::reveal);
-    add(query.unwrap_or_default().as_bytes());
-    let credential = peer.credential.as_ref().map(SecretText::reveal);
-    add(credential.unwrap_or_default().as_bytes());
-    for (name, value) in &peer.headers {
-        add(name.as_bytes());
-        add(value.reveal().as_bytes());
-    }
-    add(&nth.to_le_bytes());
-    let digest = hash.finalize();
-    let first = digest.first_chunk().copied();
-    u64::from_le_bytes(first.unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config;
+    use std::time::Duration;
 
     fn configs(yaml: &str) -> Vec<Arc<PoolConfig>> {
         let here = std::path::Path::new(".");
@@ -294,8 +267,9 @@ mod tests {
     }
 
     fn fail(peer: &Arc<Peer>) {
-        let attempt = Attempt::begin(peer, Need::NOTHING, UnixMs(0), Fitness::Fit).unwrap();
-        attempt.failed(UnixMs(0), 1, 1_000);
+        let now = Instant::now();
+        let attempt = Attempt::begin(peer, Need::NOTHING, now, Fitness::Fit).unwrap();
+        attempt.failed(now, 1, Duration::from_secs(1));
     }
 
     #[test]
@@ -313,6 +287,34 @@ mod tests {
         );
     }
 
+    /// What is known of a credential goes with it; the keys of a peer do not.
+    #[test]
+    fn a_credential_that_changes_moves_no_key() {
+        let yaml = "pools: [{name: a, dialect: openai, models: ['m'], balance: consistent_hash, peers: \
+                    [{url: 'http://a:1', credential: x}, {url: 'http://a:1', credential: y}, \
+                    {url: 'http://b:1', credential: x}]}]";
+        let homes = |yaml: &str| {
+            let pools = Pools::new(&configs(yaml), None);
+            let pool = &pools.all()[0];
+            let home = |key_hash| {
+                let need = Need {
+                    key_hash,
+                    ..Need::NOTHING
+                };
+                let now = Instant::now();
+                let attempt = pool.next_peer(|_| false, need, now, Fitness::Fit).unwrap();
+                attempt.peer().name.clone()
+            };
+            (0..200).map(home).collect::<Vec<_>>()
+        };
+        let before = homes(yaml);
+        assert_eq!(
+            homes(&yaml.replace("credential: x", "credential: z")),
+            before
+        );
+        assert!(before.iter().any(|name| name == "a:1#2"), "{before:?}");
+    }
+
     /// Two exchanges find the same peer doubtful: one is its probe, the other goes elsewhere.
     #[test]
     fn who_misses_the_probe_picks_again() {
@@ -321,7 +323,7 @@ mod tests {
         let pools = Pools::new(&configs(yaml), None);
         let pool = &pools.all()[0];
         fail(&pool.peers[0]);
-        let later = UnixMs(1_000);
+        let later = Instant::now() + Duration::from_secs(1);
         let next = || {
             let worst = Fitness::Doubtful;
             let attempt = pool
@@ -338,12 +340,15 @@ mod tests {
 
     #[test]
     fn a_peer_that_is_no_longer_checked_is_not_down_for_ever() {
-        let yaml = "pools: [{name: a, dialect: openai, models: ['m'], health_check: {path: /x}, \
+        let yaml = "pools: [{name: a, dialect: openai, models: ['m'], health_check: {path: /x, fall: 1}, \
                     peers: [{url: 'http://h:1'}]}]";
         let before = Pools::new(&configs(yaml), None);
         before.all()[0].peers[0].health.checked(false);
-        let unchecked = configs(&yaml.replace("health_check: {path: /x}, ", ""));
+        let unchecked = configs(&yaml.replace("health_check: {path: /x, fall: 1}, ", ""));
         let after = Pools::new(&unchecked, Some(&before));
+        assert!(!after.all()[0].peers[0].health.is_down());
+        // One that was under way then has nothing to say any more.
+        before.all()[0].peers[0].health.checked(false);
         assert!(!after.all()[0].peers[0].health.is_down());
     }
 }

@@ -3,6 +3,8 @@
 //! `Retry-After` as seconds or a date (RFC 9110 section 10.2.3), and `retry-after-ms` of OpenAI and
 //! Azure, which is the finer one and rules.
 
+use std::time::Duration;
+
 use crate::time::UnixMs;
 
 /// A peer rests for a minute at the most, whatever it asks for. A daily limit names hours: a single
@@ -10,11 +12,11 @@ use crate::time::UnixMs;
 /// Asked once a minute it costs one attempt, and says again how long.
 const LONGEST_MS: i64 = 60_000;
 
-/// Milliseconds of the rest that the head of an answer asks for; `None` where it asks for none that
-/// can be read. A date is taken by the provider's own clock where the answer tells it.
-pub fn asked_ms<'a>(header: impl Fn(&str) -> Option<&'a str>, now: UnixMs) -> Option<i64> {
+/// The rest that the head of an answer asks for; `None` where it asks for none that can be read. A date
+/// is taken by the provider's own clock where the answer tells it.
+pub fn asked<'a>(header: impl Fn(&str) -> Option<&'a str>, now: UnixMs) -> Option<Duration> {
     let fine = header("retry-after-ms").and_then(|text| scaled(text, 1.0));
-    let asked = fine.or_else(|| {
+    let asked_ms = fine.or_else(|| {
         let text = header("retry-after")?;
         scaled(text, 1_000.0).or_else(|| {
             let until = UnixMs::parse_http_date(text)?;
@@ -22,7 +24,9 @@ pub fn asked_ms<'a>(header: impl Fn(&str) -> Option<&'a str>, now: UnixMs) -> Op
             Some(until.0.saturating_sub(theirs.unwrap_or(now).0))
         })
     })?;
-    Some(asked.clamp(0, LONGEST_MS))
+    u64::try_from(asked_ms.clamp(0, LONGEST_MS))
+        .ok()
+        .map(Duration::from_millis)
 }
 
 fn scaled(text: &str, unit_ms: f64) -> Option<i64> {
@@ -38,7 +42,8 @@ mod tests {
     fn asked(headers: &[(&str, &'static str)]) -> Option<i64> {
         let find = |name: &str| headers.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
         let now = UnixMs::parse_rfc3339("2026-11-21T10:00:00Z").unwrap();
-        asked_ms(find, now)
+        let asked = super::asked(find, now)?;
+        i64::try_from(asked.as_millis()).ok()
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use quota_proxy::config;
 
@@ -95,4 +96,72 @@ fn what_needs_tls_is_a_fault_without_it() {
     let told = load(&text, Path::new(".")).unwrap_err();
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].starts_with("q.yaml:1: pools[0].peers[0].sni: has no effect without TLS"));
+}
+
+fn check_of(fields: &str) -> Result<Option<config::HealthCheck>, Vec<String>> {
+    let text = format!(
+        "pools: [{{name: a, dialect: openai, models: [x], health_check: {{path: /x{fields}}}, peers: [{{url: 'http://a'}}]}}]"
+    );
+    let loaded = load(&text, Path::new("."))?;
+    Ok(loaded.pools[0].health_check.clone())
+}
+
+#[test]
+fn what_a_health_check_takes_to_count() {
+    let usual = check_of("").unwrap().unwrap();
+    assert_eq!((usual.rise, usual.fall), (1, 2));
+    assert_eq!(usual.timeout, Duration::from_secs(5));
+    assert!(usual.accepts(200) && usual.accepts(404) && !usual.accepts(500));
+    let own = check_of(", interval: 100ms, rise: 3, fall: 1, expect: [2xx, 401-403, 429]")
+        .unwrap()
+        .unwrap();
+    assert_eq!((own.rise, own.fall), (3, 1));
+    assert_eq!(own.timeout, Duration::from_secs(1));
+    let passes = [200, 299, 401, 403, 429]
+        .iter()
+        .all(|status| own.accepts(*status));
+    let fails = [199, 300, 400, 404, 428, 500]
+        .iter()
+        .all(|status| !own.accepts(*status));
+    assert!(passes && fails);
+    for (wrong, told) in [
+        (
+            "expect: []",
+            "health_check.expect: is empty, and nothing would pass; expected statuses such as [200, 401]",
+        ),
+        (
+            "expect: [20]",
+            "health_check.expect[0]: found \"20\", expected a status or several: 200, 2xx or 200-299",
+        ),
+        (
+            "expect: [299-200]",
+            "health_check.expect[0]: found \"299-200\", expected a status or several: 200, 2xx or 200-299",
+        ),
+        (
+            "expect: [9xx]",
+            "health_check.expect[0]: found \"9xx\", expected a status or several: 200, 2xx or 200-299",
+        ),
+        (
+            "fall: 0",
+            "health_check.fall: found \"0\", expected a whole number from 1 to 100",
+        ),
+        (
+            "timeout: 0s",
+            "health_check.timeout: found \"0s\", expected a duration such as 250ms, 30s, 15m or 24h",
+        ),
+    ] {
+        let faults = check_of(&format!(", {wrong}")).unwrap_err();
+        assert_eq!(faults, [format!("q.yaml:1: pools[0].{told}")]);
+    }
+}
+
+#[test]
+fn a_weight_of_nothing_drains_with_any_balance() {
+    for balance in ["round_robin", "fallback", "weighted"] {
+        let text = format!(
+            "pools: [{{name: a, dialect: openai, models: [x], balance: {balance}, peers: [{{url: 'http://a', weight: 0}}, {{url: 'http://b'}}]}}]"
+        );
+        let config = load(&text, Path::new(".")).unwrap();
+        assert_eq!(config.pools[0].peers[0].weight, 0);
+    }
 }

@@ -20,6 +20,7 @@ mod rates;
 mod refusals;
 mod reload;
 mod retries;
+mod rig;
 mod routing;
 mod secrets;
 mod sending;

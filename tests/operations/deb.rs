@@ -12,7 +12,7 @@ const CONF: &str = "etc/quota-proxy/quota-proxy.yaml";
 const ENV: &str = "etc/quota-proxy/env";
 
 /// Makes the package, unpacked quickly and not small.
-fn build(folder: &Path) -> PathBuf {
+pub fn build(folder: &Path) -> PathBuf {
     let mut build = Command::new(repository("systemd/deb/build"));
     build.arg(BINARY).arg(folder);
     build.env("SOURCE_DATE_EPOCH", "1795262400");

@@ -7,6 +7,7 @@
 
 mod command;
 mod deb;
+mod machine;
 mod manual;
 mod monitoring;
 mod root;

@@ -4,16 +4,18 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::command::{repository, said};
 use super::support::rig::{CHAT, Rig, chat};
+use super::support::tls::Certificates;
 
 const RULES: &str = "conf/monitoring/alerts.rules.yaml";
 const SCENES: &str = "tests/operations/alerts_test.yaml";
 
 /// How the names of our families begin.
-const OURS: [&str; 7] = [
+const OURS: [&str; 8] = [
+    "edge_",
     "relay_",
     "proxy_",
     "quota_",
@@ -113,14 +115,42 @@ fn the_dashboard_reads_right() {
     // promtool reads expressions only as rules.
     let records = dashboard_expressions().into_iter().enumerate();
     let records: Vec<Value> = records
-        .map(|(at, expr)| serde_json::json!({"record": format!("panel:{at}"), "expr": expr}))
+        .map(|(at, expr)| json!({"record": format!("panel:{at}"), "expr": expr}))
         .collect();
     assert!(records.len() > 20);
-    let file = serde_json::json!({"groups": [{"name": "dashboard", "rules": records}]});
+    let file = json!({"groups": [{"name": "dashboard", "rules": records}]});
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("dashboard.yaml");
     std::fs::write(&path, file.to_string()).unwrap();
     said(Command::new("promtool").args(["check", "rules"]).arg(&path));
+}
+
+/// Each value of a label that an expression picks from a metric of ours, and that every scrape shows;
+/// not those that Prometheus or the traffic brings about.
+fn picked(expression: &str) -> Vec<(String, String, String)> {
+    const OTHERS: [&str; 6] = ["job", "instance", "status", "pool", "peer", "le"];
+    let mut found = Vec::new();
+    for (at, _) in expression.match_indices('{') {
+        let name = expression[..at].rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let name = name.into_iter().next().unwrap_or_default();
+        if !OURS.iter().any(|begins| name.starts_with(begins)) {
+            continue;
+        }
+        let inside = expression[at + 1..].split('}').next().unwrap_or_default();
+        let parts: Vec<&str> = inside.split('"').collect();
+        for pair in parts.chunks_exact(2) {
+            let label = pair[0].trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            let all = pair[1].split('|');
+            let plain = all.filter(|value| {
+                value
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            });
+            let of_ours = plain.filter(|_| !OTHERS.contains(&label));
+            found.extend(of_ours.map(|value| (name.into(), label.into(), value.into())));
+        }
+    }
+    found
 }
 
 /// The names of our metrics in an expression, without what stands in quotes.
@@ -133,7 +163,13 @@ fn named(expression: &str) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn every_metric_that_is_asked_for_is_there() {
-    let rig = Rig::start().await;
+    let certificates = Certificates::of("DNS:edge.example");
+    let tls = json!([{
+        "listen": "127.0.0.1:0",
+        "cert": certificates.path("server.pem"),
+        "key": certificates.path("server.key"),
+    }]);
+    let rig = Rig::builder().set("edge.tls", tls).start().await;
     let key = rig.admin().key(0).await;
     assert_eq!(
         rig.post(CHAT, &key.secret, &chat("gpt-4o")).await.status(),
@@ -155,14 +191,27 @@ async fn every_metric_that_is_asked_for_is_there() {
     let variables = variables
         .iter()
         .filter_map(|variable| variable["definition"].as_str());
-    let asked: BTreeSet<String> = rules()
-        .iter()
-        .map(|rule| String::from(rule["expr"].as_str().unwrap()))
-        .chain(dashboard_expressions())
+    let expressions = || {
+        let rules = rules().into_iter();
+        let ours = rules.map(|rule| String::from(rule["expr"].as_str().unwrap()));
+        ours.chain(dashboard_expressions())
+    };
+    let asked: BTreeSet<String> = expressions()
         .chain(variables.map(String::from))
         .flat_map(|expression| named(&expression))
         .collect();
     assert!(asked.len() > 20, "{asked:?}");
+    let values: Vec<_> = expressions().flat_map(|e| picked(&e)).collect();
+    assert!(values.len() > 20, "{values:?}");
+    for (name, label, value) in values {
+        let shown = scrape.lines().any(|line| {
+            let of_it = line
+                .strip_prefix(name.as_str())
+                .is_some_and(|rest| rest.starts_with('{'));
+            of_it && line.contains(&format!("{label}=\"{value}\""))
+        });
+        assert!(shown, "{name}{{{label}={value}}} not in\n{scrape}");
+    }
     let missing: Vec<_> = asked
         .iter()
         .filter(|name| !shown.contains(name.as_str()))

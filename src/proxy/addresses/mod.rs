@@ -329,6 +329,7 @@ mod tests {
             config,
             name: other.name.clone(),
             identity: other.identity,
+            seat: other.seat,
             health: Arc::clone(&other.health),
         };
         addresses.order(&other).await;

@@ -14,8 +14,10 @@ use crate::upstream::Health;
 /// How long addresses are used before their name is looked up again.
 pub(super) const FRESH: Duration = Duration::from_secs(30);
 
-/// Pause after a look-up that failed; it doubles with each further one, up to [`FRESH`].
+/// Pause after a look-up that failed; it doubles with each further one, up to [`FRESH`], or to less
+/// where no address serves meanwhile: a name that has just been made must not be waited for.
 const PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_WITHOUT: Duration = Duration::from_secs(4);
 
 /// How long an address that could not be reached is tried last.
 const SPARED: Duration = Duration::from_secs(30);
@@ -82,7 +84,8 @@ impl Name {
 
     pub fn failed(&mut self, fault: String, now: Instant) {
         let doubled = PAUSE.saturating_mul(1 << self.failures.min(16));
-        self.due = now + doubled.min(FRESH);
+        let serves = !self.known.is_empty();
+        self.due = now + doubled.min(if serves { FRESH } else { LONGEST_WITHOUT });
         self.failures = self.failures.saturating_add(1);
         self.fault = fault;
     }
@@ -105,5 +108,26 @@ impl Name {
         let is_spared = |address: &SocketAddr| self.unreachable.iter().any(|(a, _)| a == address);
         order.sort_by_key(is_spared);
         order.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_was_never_found_is_looked_up_soon_again() {
+        let now = Instant::now();
+        let pauses = |name: &mut Name| {
+            let mut pause = || {
+                name.failed(String::new(), now);
+                (name.due - now).as_secs()
+            };
+            (0..7).map(|_| pause()).collect::<Vec<_>>()
+        };
+        assert_eq!(pauses(&mut Name::new(now)), [1, 2, 4, 4, 4, 4, 4]);
+        let mut found = Name::new(now);
+        found.learned(Ok(vec![SocketAddr::from(([192, 0, 2, 1], 80))]), now);
+        assert_eq!(pauses(&mut found), [1, 2, 4, 8, 16, 30, 30]);
     }
 }

@@ -19,15 +19,19 @@ use crate::store::movable::frame;
 const CHECK: Duration = Duration::from_secs(30);
 /// Bytes of what it says that are told: a configuration with many faults.
 const MOST_SAID: u64 = 64 * 1024;
-/// Longest wait for a new process to have taken over.
-const START: Duration = Duration::from_secs(120);
 /// How often it is looked at whether the new process still lives.
 const LOOK: Duration = Duration::from_millis(50);
 
 impl Giver {
-    /// Answers one `quota-proxy upgrade`.
-    pub(super) async fn start(&self, binary: PathBuf, mut connection: UnixStream) {
-        let said = match self.upgrade_to(&binary, &mut connection).await {
+    /// Answers one `quota-proxy upgrade`. `patience` is what a step of the new process may take.
+    pub(super) async fn start(
+        &self,
+        binary: PathBuf,
+        patience: Duration,
+        mut connection: UnixStream,
+    ) {
+        let upgraded = self.upgrade_to(&binary, patience, &mut connection).await;
+        let said = match upgraded {
             Ok(successor) => Said::Done {
                 pid: successor.pid,
                 release: successor.release,
@@ -44,6 +48,7 @@ impl Giver {
     async fn upgrade_to(
         &self,
         binary: &Path,
+        patience: Duration,
         connection: &mut UnixStream,
     ) -> Result<Successor, String> {
         let Ok(_turn) = self.starting.try_lock() else {
@@ -52,33 +57,48 @@ impl Giver {
         let checked = check(binary, self.source.as_deref()).await?;
         say(connection, checked).await;
         self.failure.lock().take();
-        let mut taken = self.taken.subscribe();
-        if let Some(successor) = &*taken.borrow_and_update() {
+        if let Some(successor) = &*self.taken.borrow() {
             return Err(format!("process {} has taken over already", successor.pid));
         }
-        let mut child = serve(binary, self.source.as_deref())
+        let mut child = serve(binary, self.source.as_deref(), self.path())
             .map_err(|fault| format!("{} does not start: {fault}", binary.display()))?;
         say(connection, format!("process {} is starting", child.id())).await;
-        let give_up_at = Instant::now() + START;
+        let usual = std::mem::replace(&mut *self.patience.lock(), patience);
+        let done = self.wait_for(&mut child, patience).await;
+        *self.patience.lock() = usual;
+        done
+    }
+
+    /// Until the new process has taken over, or has not.
+    async fn wait_for(&self, child: &mut Child, patience: Duration) -> Result<Successor, String> {
+        let mut taken = self.taken.subscribe();
+        let longest = 2 * patience;
+        let give_up_at = Instant::now() + longest;
         loop {
-            let word = tokio::time::timeout(LOOK, taken.changed()).await;
-            if word.is_ok()
-                && let Some(successor) = taken.borrow_and_update().clone()
-            {
+            if let Some(successor) = taken.borrow_and_update().clone() {
                 return Ok(successor);
             }
             if let Ok(Some(status)) = child.try_wait() {
+                // What it has left undone is put in order first.
+                let _turn = self.taking.lock().await;
+                if let Some(successor) = taken.borrow_and_update().clone() {
+                    return Ok(successor);
+                }
                 let why = self.failure.lock().take();
                 let why = why.unwrap_or_else(|| String::from("its log says why"));
                 return Err(format!("the new process has ended ({status}): {why}"));
             }
-            if Instant::now() > give_up_at {
-                end(&mut child);
-                return Err(format!(
-                    "the new process did nothing for {} s",
-                    START.as_secs()
-                ));
+            // One that is taking over is given the time that each of its steps may take.
+            if Instant::now() > give_up_at
+                && let Ok(_turn) = self.taking.try_lock()
+                && taken.borrow().is_none()
+            {
+                end(child);
+                let seconds = longest.as_secs();
+                return Err(format!("the new process did nothing for {seconds} s"));
             }
+            // A time-out is a reason to look again, no more.
+            drop(tokio::time::timeout(LOOK, taken.changed()).await);
         }
     }
 }
@@ -148,10 +168,11 @@ async fn checked(mut command: Command) -> Result<(ExitStatus, String), String> {
     }
 }
 
-/// In a process group of its own: a terminal's Ctrl-C for this process is none for that one.
-fn serve(binary: &Path, source: Option<&Path>) -> std::io::Result<Child> {
+/// In a process group of its own: a terminal's Ctrl-C for this process is none for that one. It learns where
+/// this one listens: the configuration may have changed that since.
+fn serve(binary: &Path, source: Option<&Path>, socket: &Path) -> std::io::Result<Child> {
     let mut command = Command::new(binary);
-    command.args(["serve", "--upgrade"]);
+    command.args(["serve", "--upgrade", "--socket"]).arg(socket);
     if let Some(source) = source {
         command.arg("--config").arg(source);
     }

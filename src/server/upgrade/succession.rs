@@ -1,19 +1,23 @@
 //! The thread of upgrades: takes the word from the process before, serves what still runs there, and
 //! listens for the process after.
 
+use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use super::taker::Predecessor;
 use super::{Giver, Taker};
-use crate::proxy::Active;
+use crate::proxy::{Active, ActiveRequest};
 use crate::server::notify::ServiceManager;
+use crate::server::reload::Reload;
 use crate::store::Store;
 use crate::store::movable::host::host;
+use crate::telemetry::access_log::AccessLog;
 
 /// Services that accept connections: the edge's and the admin's.
 const SERVICES: usize = 2;
@@ -30,13 +34,24 @@ pub struct Succession {
     pub store: Arc<dyn Store>,
     /// The process before counts among the requests that this one waits for at its end.
     pub active: Active,
+    pub access_log: Option<Arc<AccessLog>>,
+    pub reload: Arc<Reload>,
     pub manager: Arc<ServiceManager>,
+    /// What is done when this process serves.
+    pub serving: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl std::fmt::Debug for Succession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Succession").finish_non_exhaustive()
     }
+}
+
+/// A process before, which this one serves.
+struct Running {
+    before: Predecessor,
+    /// This process does not end by itself meanwhile.
+    request: ActiveRequest,
 }
 
 impl Succession {
@@ -56,42 +71,83 @@ impl Succession {
         thread.spawn(run).map(drop)
     }
 
-    fn run(self) -> io::Result<()> {
-        let replace = self.taker.is_some();
-        let (runtime, before) = match self.taker {
+    fn run(mut self) -> io::Result<()> {
+        let taker = self.taker.take();
+        let taken_at = taker.as_ref().map(|taker| taker.path().to_owned());
+        let took_over = taker.is_some();
+        let (runtime, running) = match taker {
             None => (runtime()?, None),
-            Some(taker) => {
-                // It ends early where a service has died.
-                if self.are_ready.iter().take(SERVICES).count() < SERVICES {
-                    let why = "its services did not start";
-                    taker.give_up(why);
-                    return Err(io::Error::other(why));
-                }
-                let (runtime, before) = taker.take_the_word()?;
-                self.begin.send_replace(true);
-                log::info!("took over from the process before");
-                (runtime, before)
-            }
+            Some(taker) => self.take_over(taker)?,
         };
+        let same = taken_at.as_deref() == Some(self.giver.path());
         runtime.block_on(async {
-            if let Err(fault) = Arc::clone(&self.giver).listen(replace).await {
+            if let Err(fault) = Arc::clone(&self.giver).listen(same).await {
                 let path = self.giver.path().display();
                 log::warn!("this process cannot be upgraded while it runs: {path}: {fault}");
             }
+            if let Some(before) = taken_at.filter(|_| !same) {
+                leave(&before);
+            }
             self.manager.ready();
-            if let Some(before) = before {
-                serve(before, self.store, &self.active).await;
+            if let Some(serving) = self.serving.take() {
+                serving();
+            }
+            if took_over {
+                self.catch_up();
+            }
+            if let Some(running) = running {
+                self.serve(running).await;
             }
             std::future::pending().await
         })
     }
+
+    fn take_over(&self, taker: Taker) -> io::Result<(Runtime, Option<Running>)> {
+        let request = self.active.enter();
+        // It ends early where a service has died.
+        let ready = self.are_ready.iter().take(SERVICES).count();
+        let why = match ready < SERVICES {
+            true => Some("its services did not start"),
+            false if self.giver.is_draining() => Some("it was told to end"),
+            false => None,
+        };
+        if let Some(why) = why {
+            taker.give_up(why);
+            return Err(io::Error::other(why));
+        }
+        let (runtime, before) = taker.take_the_word()?;
+        self.begin.send_replace(true);
+        log::info!("took over from the process before");
+        Ok((runtime, before.map(|before| Running { before, request })))
+    }
+
+    /// What the process before was told while this one began: that files have changed, that its log was
+    /// moved away.
+    fn catch_up(&self) {
+        if let Some(access_log) = &self.access_log {
+            access_log.reopen();
+        }
+        let reload = Arc::clone(&self.reload);
+        // Nobody waits for it, the exchanges of the process before least of all.
+        drop(tokio::task::spawn_blocking(move || reload.catch_up()));
+    }
+
+    /// Until the process before has ended.
+    async fn serve(&self, running: Running) {
+        let Running { before, request } = running;
+        self.giver.before.is(before.process);
+        host(before.connection, Arc::clone(&self.store)).await;
+        self.giver.before.is_over();
+        drop(request);
+        log::info!("the process before has ended");
+    }
 }
 
-/// Until the process before has ended.
-async fn serve(before: UnixStream, store: Arc<dyn Store>, active: &Active) {
-    let _running = active.enter();
-    host(before, store).await;
-    log::info!("the process before has ended");
+/// Nobody is to knock any more where only the process before listens.
+fn leave(path: &Path) {
+    if let Err(fault) = fs::remove_file(path) {
+        log::warn!("{} stays behind: {fault}", path.display());
+    }
 }
 
 fn runtime() -> io::Result<Runtime> {

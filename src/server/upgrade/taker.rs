@@ -3,13 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 
+use super::other::Other;
 use super::socket::{self, own_user};
 use super::{Asked, Books, PATIENCE, PROTOCOL, Said, Slot};
 use crate::store::movable::frame;
@@ -19,10 +20,22 @@ use crate::store::movable::frame;
 pub struct Taker {
     runtime: Runtime,
     connection: UnixStream,
-    /// The process that gives.
-    giver: i32,
-    books: Option<Books>,
+    /// Where the process that gives listens.
+    path: PathBuf,
+    giver: Other,
+    books: Books,
     sockets: Vec<(Slot, OwnedFd)>,
+}
+
+/// How long a process that breaks its connection off may take to have ended.
+const ENDING: Duration = Duration::from_secs(2);
+
+/// The process before, which ends what runs in it.
+#[derive(Debug)]
+pub struct Predecessor {
+    /// Its steps come over this.
+    pub connection: UnixStream,
+    pub process: Other,
 }
 
 impl Taker {
@@ -54,25 +67,35 @@ impl Taker {
                 return Err(out_of_turn());
             }
             let sockets = slots.into_iter().zip(sockets).collect();
-            Ok((connection, who.pid().unwrap_or_default(), books, sockets))
+            let giver = Other::of(&connection)?;
+            Ok((connection, giver, books, sockets))
         });
         let (connection, giver, books, sockets) = asked?;
         Ok(Taker {
             runtime,
             connection,
+            path: path.to_owned(),
             giver,
             books,
             sockets,
         })
     }
 
-    /// The socket that was made for this, once.
+    /// Where the process listens that gives.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The socket that was made for this, once; or for the same address in another setting, which the
+    /// running process still has.
     pub fn socket(&mut self, what: &str, asked: SocketAddr) -> Option<OwnedFd> {
-        let wanted = Slot {
-            what: what.to_owned(),
-            asked,
-        };
-        let at = self.sockets.iter().position(|(slot, _)| *slot == wanted)?;
+        let made_for = |slot: &Slot| slot.asked == asked && slot.what == what;
+        // Any number of settings may ask for any port.
+        let of_address = |slot: &Slot| slot.asked == asked && asked.port() != 0;
+        let sockets = || self.sockets.iter();
+        let at = sockets()
+            .position(|(slot, _)| made_for(slot))
+            .or_else(|| sockets().position(|(slot, _)| of_address(slot)))?;
         Some(self.sockets.remove(at).1)
     }
 
@@ -81,15 +104,11 @@ impl Taker {
     ///
     /// # Errors
     /// Its books are elsewhere or of another layout, it refuses, or has gone.
-    pub fn take_books(&mut self, ours: Option<&Books>) -> io::Result<()> {
-        if self.books.as_ref() != ours {
-            let named = |books: Option<&Books>| match books {
-                Some(Books { file, schema }) => format!("{} (schema {schema})", file.display()),
-                None => String::from("Redis"),
-            };
-            let (theirs, ours) = (named(self.books.as_ref()), named(ours));
+    pub fn take_books(&mut self, ours: &Books) -> io::Result<()> {
+        if self.books != *ours {
             return Err(io::Error::other(format!(
-                "its books are in {theirs}, this process would have them in {ours}: that takes a restart"
+                "its books are in {}, this process would have them in {ours}: that takes a restart",
+                self.books
             )));
         }
         let connection = &mut self.connection;
@@ -110,13 +129,12 @@ impl Taker {
         drop(self.runtime.block_on(told));
     }
 
-    /// Says that this process can serve, and takes the word: it must begin at once then. What is returned is the runtime to go on
-    /// with, and the connection over which the old process's steps come; `None` where that process
-    /// has died meanwhile.
+    /// Says that this process can serve, and takes the word: it must begin at once then. What is returned
+    /// is the runtime to go on with, and the process before; `None` where that has died meanwhile.
     ///
     /// # Errors
     /// It did not let go: this process must end.
-    pub fn take_the_word(mut self) -> io::Result<(Runtime, Option<UnixStream>)> {
+    pub fn take_the_word(mut self) -> io::Result<(Runtime, Option<Predecessor>)> {
         let connection = &mut self.connection;
         let done = self.runtime.block_on(async {
             frame::send(connection, &Asked::Ready).await?;
@@ -125,25 +143,27 @@ impl Taker {
                 _ => Err(out_of_turn()),
             }
         });
+        let before = Predecessor {
+            connection: self.connection,
+            process: self.giver,
+        };
         match done {
-            Ok(()) => Ok((self.runtime, Some(self.connection))),
-            Err(_) if is_gone(self.giver) => Ok((self.runtime, None)),
+            Ok(()) => Ok((self.runtime, Some(before))),
+            // Connections close before a process has gone.
+            Err(fault)
+                if is_broken_off(&fault)
+                    && self.runtime.block_on(before.process.ends_within(ENDING)) =>
+            {
+                Ok((self.runtime, None))
+            }
             Err(fault) => Err(fault),
         }
     }
 }
 
-/// Whether the process has ended, or does so within the next two seconds: its connections close before it
-/// has gone.
-fn is_gone(pid: i32) -> bool {
-    (0..20).any(|_| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
-        let gone = status.map_or(true, |status| status.contains("State:\tZ"));
-        if !gone {
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        gone
-    })
+fn is_broken_off(fault: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(fault.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 async fn hear(connection: &mut UnixStream) -> io::Result<Said> {

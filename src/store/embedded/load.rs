@@ -124,7 +124,10 @@ pub(super) fn state(
     for (reservation, serial) in reservations(connection, &scopes)? {
         match options.adopt {
             Some(lease) => {
+                // The process that runs it renews it as it was opened, which may be less often.
+                let own_ms = reservation.expires_at.0 - reservation.opened_at.0;
                 let lease_ms = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
+                let lease_ms = lease_ms.max(own_ms);
                 ledger.adopt_reservation(reservation, serial, lease_ms, now);
             }
             None => ledger.restore_reservation(reservation, serial),
@@ -135,6 +138,7 @@ pub(super) fn state(
         None => ledger.abandon_all(now, options.lost_reservation),
     };
     let mut state = State::new(ledger);
+    state.lost_at_open = lost.len();
     state.activity = activities;
     for lost in lost {
         let reservation = &lost.open.reservation;

@@ -50,6 +50,8 @@ pub(super) struct State {
     /// Events in the writer's hands that could not be written yet.
     pub backlog: usize,
     pub closed: bool,
+    /// Reservations of a process that died; told with the first sweep.
+    pub lost_at_open: usize,
 }
 
 /// What is in memory and not on disk. Opened reservations have somebody waiting for them and are
@@ -173,6 +175,7 @@ impl State {
             pending: Pending::default(),
             backlog: 0,
             closed: false,
+            lost_at_open: 0,
         }
     }
 

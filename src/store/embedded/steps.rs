@@ -157,7 +157,8 @@ impl EmbeddedStore {
                 let scopes = scopes_of(reservation);
                 wake |= state.book(Some(&lost.open), &scopes, Booked { event, row: true });
             }
-            (lost.len(), wake)
+            let count = lost.len() + std::mem::take(&mut state.lost_at_open);
+            (count, wake)
         };
         if wake {
             self.shared.work.notify_one();

@@ -129,9 +129,10 @@ impl HandedOut {
     /// Opens the file again, what ran still running. Blocks while the other process ends.
     ///
     /// # Errors
-    /// Those of [`EmbeddedStore::open`]; the books stay closed then.
-    pub fn take_back(mut self) -> StoreResult<()> {
-        *self.place = Place::Here(EmbeddedStore::open(&self.path, self.options)?);
+    /// Those of [`EmbeddedStore::open`]. The books stay out then, and calls wait: it can be tried again.
+    pub fn take_back(&mut self) -> StoreResult<()> {
+        let store = EmbeddedStore::open(&self.path, self.options.clone())?;
+        *self.place = Place::Here(store);
         Ok(())
     }
 

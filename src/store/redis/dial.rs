@@ -67,6 +67,26 @@ impl fmt::Debug for Dialer {
     }
 }
 
+impl LinkOptions {
+    /// Which servers and which database: the same text is the same set of books. Without credentials.
+    pub fn servers(&self) -> String {
+        let infos = self
+            .urls
+            .iter()
+            .filter_map(|url| url.as_str().into_connection_info().ok());
+        let mut servers: Vec<String> = infos
+            .map(|info| format!("{}/{}", info.addr(), info.redis_settings().db()))
+            .collect();
+        servers.sort_unstable();
+        let servers = servers.join(", ");
+        match self.topology {
+            Topology::Standalone => servers,
+            Topology::Sentinel => format!("{} of sentinels {servers}", self.primary),
+            Topology::Cluster => format!("cluster {servers}"),
+        }
+    }
+}
+
 impl Dialer {
     /// # Errors
     /// `Fault` where a URL makes no sense; it is not repeated, as it may hold a password.
@@ -264,4 +284,35 @@ fn cluster_client(
         .max_retry_wait(50)
         .write_backpressure_boundary(WRITE_BATCH)
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn books_are_known_by_their_servers_and_no_secret_is_told() {
+        let standalone = |url: &str| LinkOptions::standalone(url.to_owned()).servers();
+        let first = standalone("redis://user:geheim@127.0.0.1:6379/2");
+        assert_eq!(first, "127.0.0.1:6379/2");
+        assert_eq!(first, standalone("redis://other:word@127.0.0.1:6379/2"));
+        assert_ne!(first, standalone("redis://user:geheim@127.0.0.1:6379/3"));
+        assert_ne!(first, standalone("redis://user:geheim@127.0.0.1:6380/2"));
+        let several = |topology, urls: [&str; 2]| {
+            let of_one = LinkOptions::standalone(String::new());
+            let urls = urls.map(str::to_owned).to_vec();
+            let options = LinkOptions {
+                topology,
+                urls,
+                ..of_one
+            };
+            options.servers()
+        };
+        let [a, b] = ["redis://a:1", "redis://:geheim@b:2"];
+        let cluster = several(Topology::Cluster, [a, b]);
+        assert_eq!(cluster, "cluster a:1/0, b:2/0");
+        assert_eq!(cluster, several(Topology::Cluster, [b, a]));
+        let sentinels = several(Topology::Sentinel, [b, a]);
+        assert_eq!(sentinels, "mymaster of sentinels a:1/0, b:2/0");
+    }
 }

@@ -13,6 +13,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ENDING: Duration = Duration::from_secs(10);
 
 impl RedisStore {
+    /// See [`LinkOptions::servers`](super::LinkOptions::servers).
+    pub fn servers(&self) -> String {
+        self.options.link.servers()
+    }
+
     pub(super) fn journal(&self) -> Option<Arc<Journal>> {
         self.journal.read().clone()
     }

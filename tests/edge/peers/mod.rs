@@ -2,12 +2,16 @@
 //! peer gets to see.
 #![expect(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
+mod aliases;
 mod balance;
+mod checks;
 mod credentials;
+mod downgrade;
 mod failover;
 mod heads;
 mod health;
 mod limits;
+mod lists;
 mod names;
 mod rests;
 mod stale;

@@ -1,5 +1,7 @@
 //! Names with several addresses, and connections that are not made.
 
+use std::path::Path;
+
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -16,6 +18,44 @@ fn may_have_own_hosts() -> bool {
     tried.is_ok_and(|tried| tried.status.success())
 }
 
+/// A prelude by which `two.test` is 127.0.0.1 and 127.0.0.2.
+fn knowing_two_addresses(folder: &Path) -> String {
+    let hosts = folder.join("hosts");
+    std::fs::write(&hosts, "127.0.0.1 localhost two.test\n127.0.0.2 two.test\n").unwrap();
+    format!(
+        "exec unshare -rm sh -c 'mount --bind {} /etc/hosts && exec \"$0\" serve \"$@\"' \"$0\" \"$@\"",
+        hosts.display()
+    )
+}
+
+/// One of two addresses takes connections and never answers: the checks that go there fail, those
+/// between them pass, and the peer stays.
+#[tokio::test]
+async fn one_address_that_hangs_takes_no_peer_out() {
+    if !may_have_own_hosts() {
+        println!("skipped: unshare -rm is not allowed here");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let prelude = knowing_two_addresses(folder.path());
+    let fake = crate::support::fake::Fake::start(Options::default());
+    let port = fake.address.port();
+    let hanging = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+    let check = json!({"path": "/v1/models", "interval": "100ms", "timeout": "200ms"});
+    let rig = in_order(&[&format!("http://two.test:{port}")])
+        .set("pools.0.health_check", check)
+        .prelude(&prelude)
+        .start()
+        .await;
+    let _hung = hanging.accept().await.unwrap();
+    let before = fake.ledger().await.requests;
+    fake.ledger_when(|ledger| ledger.requests > before + 5)
+        .await;
+    assert_eq!(state(&rig, 0).await["down"], false);
+    let said = rig.process().output();
+    assert!(!said.contains("out of rotation"), "{said}");
+}
+
 /// Two addresses, of which one refuses: whichever is next, the peer is reached, and nothing of it is
 /// told as a failure.
 #[tokio::test]
@@ -25,13 +65,8 @@ async fn a_peer_is_reached_by_the_address_that_works() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let hosts = folder.path().join("hosts");
     // Nobody listens at 127.0.0.2.
-    std::fs::write(&hosts, "127.0.0.1 localhost two.test\n127.0.0.2 two.test\n").unwrap();
-    let in_a_house_of_its_own = format!(
-        "exec unshare -rm sh -c 'mount --bind {} /etc/hosts && exec \"$0\" serve \"$@\"' \"$0\" \"$@\"",
-        hosts.display()
-    );
+    let in_a_house_of_its_own = knowing_two_addresses(folder.path());
     let fake = crate::support::fake::Fake::start(Options::default());
     let url = format!("http://two.test:{}", fake.address.port());
     let rig = in_order(&[&url])

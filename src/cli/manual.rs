@@ -34,7 +34,8 @@ Read the configuration again: pools, prices, tiers, certificates and log level. 
 Open the access log anew, after a rotation.
 .TP
 \fBSIGTERM\fR
-Take nothing more, let running requests end within \fIserver.grace_period_seconds\fR, close the books.
+Take nothing more, let running requests end within \fIserver.grace_period_seconds\fR, close the books. A
+process that still ends after an upgrade is told too. Once more: end at once.
 .TP
 \fBSIGINT\fR
 End at once; what is cut is settled first.

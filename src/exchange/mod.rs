@@ -114,7 +114,11 @@ pub struct Exchange {
     failures: Vec<AttemptFailure>,
     /// How the last attempt ended is in log and metrics.
     is_told: bool,
+    /// How often a request that its peer never read was sent to the same one again.
+    repeats: usize,
     sent: Option<Instant>,
+    /// Since when the last attempt has the whole request and waits for an answer.
+    waits_since: Option<Instant>,
     status: u16,
     first_byte_ms: Option<i64>,
     response_size: i64,
@@ -131,6 +135,7 @@ impl Exchange {
     /// The next peer to try; `None` when all is tried. `again` repeats the last one, which had no
     /// chance to act on it. Another pool may come into use by it.
     pub fn attempt(&mut self, now: Instant, again: bool) -> Option<Arc<Peer>> {
+        self.waits_since = None;
         if let (true, Some(last)) = (again, self.failover.peer()) {
             return Some(Arc::clone(last));
         }
@@ -158,9 +163,15 @@ impl Exchange {
         self.failover.passed_over()
     }
 
-    /// How the last attempt ended is in log and metrics now, where it `is_over`.
-    pub fn told_attempt(&mut self, is_over: bool) {
-        self.is_told = is_over;
+    /// How the last attempt ended is in log and metrics now.
+    pub fn told_attempt(&mut self) {
+        self.is_told = true;
+    }
+
+    /// The last attempt is made once more, at the same peer.
+    pub fn repeats(&mut self) {
+        self.is_told = false;
+        self.repeats += 1;
     }
 
     /// Whether it is.
@@ -217,13 +228,28 @@ impl Exchange {
         &self.failures
     }
 
+    /// The attempts made: peers tried, and what was sent to one of them again.
     pub fn attempts(&self) -> usize {
-        self.failover.attempts()
+        self.failover.attempts() + self.repeats
     }
 
-    /// The request's head has gone to a peer: from here on a provider may bill it.
-    pub fn sent(&mut self) {
-        self.sent = Some(Instant::now());
+    /// The request's head has gone to a peer: from here on a provider may bill it. Its body goes with it,
+    /// or is `streamed` behind it.
+    pub fn sent(&mut self, streamed: bool) {
+        let now = Instant::now();
+        self.sent = Some(now);
+        self.waits_since = (!streamed).then_some(now);
+    }
+
+    /// The last of a streamed body has gone there.
+    pub fn uploaded(&mut self) {
+        self.waits_since = Some(Instant::now());
+    }
+
+    /// How long the last attempt has waited for an answer to the whole request; `None` where it has not
+    /// come to that.
+    pub fn waits(&self) -> Option<Duration> {
+        self.waits_since.map(|since| since.elapsed())
     }
 
     /// How long ago the last attempt's head went out.

@@ -125,11 +125,14 @@ fn route(live: &Live, request: &OpenRequest<'_>, identity: &Identity) -> Result<
     {
         return Err(Refusal::Unmetered);
     }
-    let needs_model = identity.has_model_list() || identity.has_usd_quota();
     // A GET that spends opens a WebSocket, whose model is in its query.
     let is_socket = request.endpoint == Endpoint::Unmetered && request.method == "GET";
     let spends = request.endpoint.generates() || is_socket;
-    if request.model.is_none() && spends && needs_model {
+    // What no one can price is still ruled by the list of a key's models.
+    let is_priced = spends && identity.has_usd_quota();
+    let may_spend = spends || request.endpoint == Endpoint::Unmetered;
+    let is_ruled = may_spend && identity.has_model_list();
+    if request.model.is_none() && (is_priced || is_ruled) {
         return Err(Refusal::BadRequest {
             message: "the model rules this API key's rights and prices: name it, in a form before the file, for a WebSocket in its query"
                 .to_owned(),
@@ -276,7 +279,9 @@ impl Draft {
             request_size: request.request_size,
             failures: Vec::new(),
             is_told: false,
+            repeats: 0,
             sent: None,
+            waits_since: None,
             status: 0,
             first_byte_ms: None,
             response_size: 0,

@@ -77,6 +77,21 @@ impl Exchange {
         });
     }
 
+    /// Whether the answer became a WebSocket.
+    pub fn is_socket(&self) -> bool {
+        self.status == SWITCHED
+    }
+
+    /// The answer is not the client's: its peer has failed by it, and nothing of it was shown.
+    pub fn unanswered(&mut self) {
+        self.status = 0;
+        self.first_byte_ms = None;
+        self.response_size = 0;
+        self.body_begun = false;
+        self.encoded = false;
+        self.meter = None;
+    }
+
     /// Whether the answer's bytes are in a content coding: nothing legible can be put between them.
     pub fn answer_is_encoded(&self) -> bool {
         self.encoded

@@ -3,6 +3,7 @@
 //! What is decoded goes on in pieces of at most 32 KiB and is never collected. A body that grows out
 //! of all proportion stops being decoded. Truncation is no error here: what came is decoded.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
@@ -152,7 +153,7 @@ impl<W: Write> Decoder<W> {
     }
 
     /// Chooses between zlib and raw deflate; what is to be decoded now, if anything.
-    fn decide<'b>(&mut self, bytes: &'b [u8]) -> Option<std::borrow::Cow<'b, [u8]>> {
+    fn decide<'b>(&mut self, bytes: &'b [u8]) -> Option<Cow<'b, [u8]>> {
         let Kind::Undecided(seen, tap) = &mut self.kind else {
             return Some(bytes.into());
         };
@@ -205,6 +206,46 @@ impl<W: Write> Decoder<W> {
     pub(super) fn inner_mut(&mut self) -> Option<&mut W> {
         self.tap_mut().map(|tap| &mut tap.inner)
     }
+}
+
+/// What is kept of a short body.
+struct Kept {
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + bytes.len() > self.most {
+            return Err(io::Error::other("longer than is kept"));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A short body by its `Content-Encoding`; `None` where it cannot be read, or is longer than `most`
+/// bytes.
+pub fn decoded<'a>(coding: &str, bytes: &'a [u8], most: usize) -> Option<Cow<'a, [u8]>> {
+    let coding = Coding::of(coding)?;
+    if coding == Coding::Identity {
+        return (bytes.len() <= most).then_some(Cow::Borrowed(bytes));
+    }
+    let nothing = Kept {
+        bytes: Vec::new(),
+        most,
+    };
+    let mut decoder = Decoder::new(coding, nothing)?;
+    decoder.push(bytes);
+    if decoder.stopped().is_some() {
+        return None;
+    }
+    let kept = decoder.inner_mut()?;
+    Some(Cow::Owned(std::mem::take(&mut kept.bytes)))
 }
 
 fn write_and_flush(decoder: &mut impl Write, bytes: &[u8]) -> io::Result<()> {

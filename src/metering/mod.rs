@@ -38,6 +38,7 @@ mod values;
 mod walk;
 mod websocket;
 
+pub use decode::decoded;
 pub use endpoint::{classify, dialect_of_path, model_in_path, model_of_path};
 pub use estimate::{cap, count_tokens, estimate_input, settle_usage};
 pub use meter::{Meter, MeterSetup, Observation};

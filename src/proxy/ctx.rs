@@ -8,12 +8,12 @@ use uuid::Uuid;
 use super::active::ActiveRequest;
 use super::body::Body;
 use super::budget::Share;
-use super::busy::Gathered;
 use super::cut::Cutting;
 use super::edit::Original;
 use super::facts::Facts;
 use super::form::Form;
 use super::relay;
+use super::withheld::Withheld;
 use crate::exchange::Exchange;
 use crate::keys::KeyRecord;
 use crate::metering::Dialect;
@@ -54,8 +54,8 @@ pub struct Ctx {
     pub strip_usage_chunk: bool,
     /// The last attempt ended before the peer could act on it: the same one is tried again.
     pub same_peer_again: bool,
-    /// The shortest round trip of the pooled connection in use; zero where it is a new one.
-    pub round_trip: Duration,
+    /// In less than that a word of the peer has crossed ours; zero where the connection is a new one.
+    pub crossing: Duration,
     /// A request that its peer never read was sent once more; it is not done again.
     pub repeated: bool,
     /// Its peer said that it takes it over HTTP/1.1 alone.
@@ -65,8 +65,8 @@ pub struct Ctx {
     /// Peers that were not asked because they rest or have too little room; each once.
     pub passed_over: Vec<NotServed>,
     pub cutting: Cutting,
-    /// The body of an upstream's 429, shown when it is known whole.
-    pub gathered: Option<Gathered>,
+    /// An upstream's refusal, shown when its body is known.
+    pub withheld: Option<Withheld>,
     /// Status and code of what was answered here.
     pub refused: Option<(u16, &'static str)>,
     pub line: Arc<relay::Line>,
@@ -103,13 +103,13 @@ impl Ctx {
             exchange: None,
             strip_usage_chunk: false,
             same_peer_again: false,
-            round_trip: Duration::ZERO,
+            crossing: Duration::ZERO,
             repeated: false,
             wants_http1: false,
             ways: None,
             passed_over: Vec::new(),
             cutting: Cutting::default(),
-            gathered: None,
+            withheld: None,
             refused: None,
             line: Arc::default(),
             way_back: None,

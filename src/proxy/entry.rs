@@ -12,7 +12,7 @@ use super::budget::{Most, Share};
 use super::ctx::Upload;
 use super::edit::{Edited, edit};
 use super::facts::Facts;
-use super::form::Form;
+use super::form::{Form, is_multipart};
 use super::{Ctx, Edge, late};
 use crate::admin::paths::is_ours;
 use crate::config::{Config, OnClientGone};
@@ -142,9 +142,10 @@ impl Edge {
         }
         if end
             && ctx.upload == Upload::Comes
-            && let Some(exchange) = &ctx.exchange
+            && let Some(exchange) = &mut ctx.exchange
         {
             ctx.upload = Upload::Sent;
+            exchange.uploaded();
             let first_byte = exchange.route().pool.config.timeouts.first_byte;
             late::expect_answer(session, ctx.deadline, first_byte);
         }
@@ -241,8 +242,12 @@ fn open_request<'a>(
 
 /// Whether the body is read whole, for the model and the bounds in it. A path that is always JSON is
 /// read as JSON whatever its content type says: a label must not hide a model from its key's rules.
+/// A WebSocket's model is in its query, whatever a body might say.
 fn holds_json(facts: &Facts) -> bool {
-    let is_form = facts.content_type.starts_with("multipart/");
+    if facts.socket.is_some() {
+        return false;
+    }
+    let is_form = is_multipart(&facts.content_type);
     facts.endpoint.is_json() || facts.has_json_type() || (facts.endpoint.generates() && !is_form)
 }
 
@@ -309,6 +314,9 @@ async fn read_body(
 
 /// The model of a request without JSON: its form names it, its path (Azure), or a WebSocket's query.
 fn model_beside_body(facts: &Facts, form: Option<&str>) -> Result<Option<String>, Refusal> {
+    if let Some(socket) = &facts.socket {
+        return Ok(socket.model.clone());
+    }
     let path = model_of_path(&facts.path).filter(|_| facts.endpoint.generates());
     if let (Some(path), Some(form)) = (&path, form)
         && path != form
@@ -318,8 +326,7 @@ fn model_beside_body(facts: &Facts, form: Option<&str>) -> Result<Option<String>
             param: Some(String::from("model")),
         });
     }
-    let query = || facts.socket.as_ref()?.model.clone();
-    Ok(form.map(str::to_owned).or(path).or_else(query))
+    Ok(form.map(str::to_owned).or(path))
 }
 
 /// Where a body broke off is unknown, and so where a next request would begin: the connection ends.

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
+use super::socket::{KEY_PROTOCOL, SocketFacts, offered_protocols};
 use super::tls::sound_client;
 use crate::exchange::{CallerFacts, Refusal};
 use crate::keys::KeyHash;
@@ -34,12 +35,6 @@ pub struct Facts {
     pub socket: Option<SocketFacts>,
 }
 
-/// What the head of a request for a WebSocket says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SocketFacts {
-    pub model: Option<String>,
-}
-
 impl Facts {
     /// Reads the head. The faults are about the head itself; whether the key is good is not asked.
     pub fn read(session: &Session, trusted_proxies: &[IpNet]) -> (Facts, Result<(), Refusal>) {
@@ -49,9 +44,7 @@ impl Facts {
             .client_addr()
             .and_then(|addr| addr.as_inet())
             .map(|addr| addr.ip());
-        let socket = opens_websocket(head).then(|| SocketFacts {
-            model: query_model(head.uri.query().unwrap_or_default()),
-        });
+        let socket = SocketFacts::read(head);
         let mut facts = Facts {
             caller: CallerFacts {
                 hash: None,
@@ -84,24 +77,15 @@ impl Facts {
 impl Facts {
     /// Whether the content type is JSON's (RFC 8259) or one built on it (RFC 6839).
     pub fn has_json_type(&self) -> bool {
-        let essence = self.content_type.split(';').next().unwrap_or_default();
-        let essence = essence.trim().to_ascii_lowercase();
-        essence == "application/json" || essence.ends_with("+json")
+        is_json_type(&self.content_type)
     }
 }
 
-fn opens_websocket(head: &RequestHeader) -> bool {
-    text(head, "upgrade").is_some_and(|value| value.to_ascii_lowercase().contains("websocket"))
-}
-
-/// The model that a query names; with percent escapes it is none that a pool could know.
-fn query_model(query: &str) -> Option<String> {
-    let named = query
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("model="));
-    named
-        .filter(|model| !model.is_empty() && !model.contains(['%', '+']))
-        .map(str::to_owned)
+/// The same of any content type.
+pub fn is_json_type(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default();
+    let essence = essence.trim().to_ascii_lowercase();
+    essence == "application/json" || essence.ends_with("+json")
 }
 
 /// A header's value where there is exactly one and it is text.
@@ -195,18 +179,6 @@ fn caller_key(head: &RequestHeader) -> Result<Option<KeyHash>, Refusal> {
         take(secret.as_bytes())?;
     }
     Ok(found)
-}
-
-/// A page cannot give a WebSocket headers: OpenAI's clients put the key after this into the list of
-/// protocols.
-pub const KEY_PROTOCOL: &str = "openai-insecure-api-key.";
-
-/// The protocols that a request for a WebSocket offers (RFC 6455 section 11.3.4).
-pub fn offered_protocols(head: &RequestHeader) -> impl Iterator<Item = &str> {
-    let values = head.headers.get_all(http::header::SEC_WEBSOCKET_PROTOCOL);
-    let values = values.iter().filter_map(|value| value.to_str().ok());
-    let names = values.flat_map(|value| value.split(',')).map(str::trim);
-    names.filter(|name| !name.is_empty())
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {

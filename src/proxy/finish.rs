@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pingora::proxy::Session;
-use pingora::{Error, ErrorSource};
+use pingora::{Error, ErrorSource, ErrorType};
 
-use super::{Ctx, Edge, cut, late, retry};
+use super::{Ctx, Edge, cut, late, retry, withheld};
 use crate::exchange::{Closed, End, Exchange, Refusal, RefusedFacts};
 use crate::metering::Usage;
 use crate::quota::Settled;
@@ -31,9 +31,13 @@ impl Edge {
             }
             return 0;
         }
+        if withheld::is_withheld(e) {
+            return Self::show_withheld(session, ctx).await;
+        }
+        Self::forget_withheld(session, ctx);
         // After a head nothing can be said any more: the connection breaks, so that a truncated
         // answer does not look like a whole one.
-        if session.response_written().is_some() {
+        if withheld::has_begun(session) {
             if ctx.is_overdue() && *e.esource() == ErrorSource::Upstream {
                 ctx.refused = Some((504, Refusal::UpstreamTimeout.code()));
                 late::Words::of(ctx).tell(session).await;
@@ -101,6 +105,9 @@ impl Edge {
         let late = ctx.line.pace.is_late();
         match e {
             _ if ctx.cutting.is_cut() => End::Cut,
+            Some(e) if withheld::is_withheld(e) => End::Answered,
+            // A WebSocket on which nothing is said any more is over.
+            Some(e) if exchange.is_socket() && (late || is_silence(e)) => End::Answered,
             Some(_) if late && exchange.body_has_begun() => End::UpstreamBroke,
             Some(_) if late => End::Failed,
             // Its upload came too slowly: no upstream got it whole.
@@ -231,6 +238,11 @@ impl Edge {
         }
         .emit(&self.metrics, self.access_log.as_deref());
     }
+}
+
+/// Whether a peer had nothing to say for as long as it may.
+fn is_silence(error: &Error) -> bool {
+    *error.esource() == ErrorSource::Upstream && *error.etype() == ErrorType::ReadTimedout
 }
 
 fn failed_attempts(exchange: &Exchange) -> Vec<NotServed> {

@@ -5,8 +5,7 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::Session;
 
-use super::busy::Gathered;
-use super::facts::{KEY_PROTOCOL, offered_protocols};
+use super::socket::{KEY_PROTOCOL, offered_protocols};
 use super::{Ctx, Edge, local, target};
 use crate::exchange::Exchange;
 use crate::metering::Dialect;
@@ -16,8 +15,9 @@ use crate::time::UnixMs;
 use crate::upstream::Peer;
 
 /// What a client may send that is no business of a provider: its key, and where it came from.
-/// The organization and project would choose which of the operator's accounts pays.
-const NOT_FORWARDED: [&str; 15] = [
+/// The organization and project would choose which of the operator's accounts pays. Who shows a
+/// browser's origin is a page to Anthropic, and gets 401: pages are answered for here, by `edge.cors`.
+const NOT_FORWARDED: [&str; 17] = [
     "authorization",
     "x-api-key",
     "x-goog-api-key",
@@ -32,9 +32,14 @@ const NOT_FORWARDED: [&str; 15] = [
     "x-forwarded-proto",
     "x-real-ip",
     "expect",
+    "origin",
+    "referer",
     // What a WebSocket compresses could not be read for its usage.
     "sec-websocket-extensions",
 ];
+
+/// The same: what a browser says of the page (Fetch Metadata).
+const NOT_FORWARDED_PREFIX: &str = "sec-fetch-";
 
 /// The same, as names of WebSocket protocols.
 const HIDDEN_PROTOCOLS: [&str; 3] = [KEY_PROTOCOL, "openai-organization.", "openai-project."];
@@ -53,7 +58,7 @@ impl Edge {
     /// The head of the answer is about to leave: the exchange takes note, our headers go in.
     pub(super) fn answer_begins(
         &self,
-        session: &Session,
+        session: &mut Session,
         head: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
@@ -79,10 +84,6 @@ impl Edge {
                 head.insert_header(header::TRANSFER_ENCODING, "chunked")?;
             }
         }
-        if head.status == http::StatusCode::TOO_MANY_REQUESTS {
-            let chunked = session.req_header().version == http::Version::HTTP_11;
-            ctx.gathered = Some(Gathered::begin(head, chunked)?);
-        }
         match head.status.as_u16() {
             // A WebSocket may last for hours: that it is open is the answer.
             101 => self.book_success(exchange),
@@ -101,7 +102,9 @@ impl Edge {
             // An upstream's own `Vary` stays beside ours.
             head.append_header(name, value)?;
         }
-        mark_answer(head, exchange)
+        mark_answer(head, exchange)?;
+        Self::withhold(session, head, ctx);
+        Ok(())
     }
 }
 
@@ -117,7 +120,10 @@ pub fn to_upstream(
     let doomed: Vec<HeaderName> = head
         .headers
         .keys()
-        .filter(|name| NOT_FORWARDED.contains(&name.as_str()))
+        .filter(|name| {
+            NOT_FORWARDED.contains(&name.as_str())
+                || name.as_str().starts_with(NOT_FORWARDED_PREFIX)
+        })
         .cloned()
         .collect();
     for name in doomed {

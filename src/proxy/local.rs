@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http::HeaderValue;
 use pingora::http::ResponseHeader;
+use pingora::protocols::http::HttpTask;
 use pingora::proxy::Session;
 use serde_json::Value;
 use uuid::Uuid;
@@ -209,8 +210,20 @@ pub(super) async fn send_json(
     for (name, value) in extra {
         head.insert_header(*name, value)?;
     }
-    session.write_response_header(Box::new(head), false).await?;
-    session.write_response_body(Some(body), true).await
+    send_whole(session, Box::new(head), body).await
+}
+
+/// Writes an answer to its end, of which an inner request must tell the outer one.
+pub(super) async fn send_whole(
+    session: &mut Session,
+    head: Box<ResponseHeader>,
+    body: Bytes,
+) -> pingora::Result<()> {
+    let tasks = vec![
+        HttpTask::Header(head, false),
+        HttpTask::Body(Some(body), true),
+    ];
+    session.write_response_tasks(tasks).await.map(|_| ())
 }
 
 /// A preflight carries no key; what the key's own `allowed_origins` say rules the request that follows.

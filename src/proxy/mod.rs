@@ -3,13 +3,13 @@
 //! | phase | file |
 //! |---|---|
 //! | a connection, an HTTP/2 stream | `door`: `watched`, by a `watch` that ends what takes too long |
-//! | `request_filter` | `facts` (head), `entry` (body, then the exchange is opened), `local` (answered here), `relay` |
+//! | `request_filter` | `facts`, `socket` (head), `entry` (body, then the exchange is opened), `local` (answered here), `relay` |
 //! | `upstream_peer` | `peer`, `addresses`; `edit` and `form` make the body of another pool |
 //! | `upstream_request_filter` | `headers` |
 //! | `request_body_filter` | `body` |
 //! | `fail_to_connect`, `error_while_proxy`, `upstream_response_filter` | `retry`, `verdict` |
 //! | `response_filter` | `headers`; the exchange chooses its meter |
-//! | `response_body_filter` | the exchange's meter; `cut` |
+//! | `response_body_filter` | the exchange's meter; `cut`, `withheld` |
 //! | `fail_to_proxy` | `reply` |
 //! | whose time is over | `tempo` (a body), `pace` (an upstream), `late` (who was it) |
 //! | `logging` | `finish`: the exchange is closed, one line and its metrics |
@@ -19,7 +19,6 @@ mod addresses;
 pub mod ask;
 mod body;
 mod budget;
-mod busy;
 mod ctx;
 mod cut;
 pub mod door;
@@ -39,6 +38,7 @@ mod places;
 mod relay;
 mod reply;
 mod retry;
+mod socket;
 mod target;
 mod tempo;
 pub mod tls;
@@ -46,6 +46,7 @@ pub mod trip;
 mod verdict;
 mod watch;
 mod watched;
+mod withheld;
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -122,7 +123,9 @@ impl ProxyHttp for Edge {
         Box::new(Ctx::new(self.active.enter()))
     }
 
-    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+    fn init_downstream_modules(&self, modules: &mut HttpModules) {
+        modules.add_module(Box::new(withheld::Gates));
+    }
 
     fn allow_spawning_subrequest(&self, session: &Session, _ctx: &Self::CTX) -> bool {
         session.subrequest_ctx.is_none()
@@ -168,8 +171,8 @@ impl ProxyHttp for Edge {
         digest: Option<&Digest>,
         ctx: &mut Self::CTX,
     ) -> Result<()> {
-        ctx.round_trip = if reused {
-            retry::shortest_round_trip(digest)
+        ctx.crossing = if reused {
+            retry::crossing_time(digest)
         } else {
             Duration::ZERO
         };
@@ -186,12 +189,21 @@ impl ProxyHttp for Edge {
         ctx.body.attempt_begins();
         let length = ctx.body.length();
         let exchange = ctx.exchange.as_mut().ok_or_else(Self::no_peer)?;
-        exchange.sent();
+        exchange.sent(ctx.upload == Upload::Comes);
         if ctx.way_back.is_some() {
             ctx.line.pace.sent(exchange.route().pool.config.timeouts);
         }
         let dialect = exchange.dialect;
         let peer = exchange.peer().ok_or_else(Self::no_peer)?;
+        let is_socket = ctx
+            .facts
+            .as_ref()
+            .is_some_and(|facts| facts.socket.is_some());
+        if !is_socket {
+            // What was not admitted as a WebSocket must not become one.
+            upstream_request.remove_header(&http::header::UPGRADE);
+            upstream_request.remove_header(&http::header::CONNECTION);
+        }
         let alias = exchange.route().upstream_model.as_deref();
         headers::to_upstream(upstream_request, peer, dialect, length, alias)
     }
@@ -289,13 +301,9 @@ impl ProxyHttp for Edge {
             late::expect_answer(session, ctx.deadline, idle);
         }
         let chunk = body.clone().unwrap_or_default();
-        if session.response_written().is_none() && verdict::tells_empty_account(exchange, &chunk) {
-            return Err(verdict::empty_account());
-        }
         let verdict = exchange.passes(&chunk, end_of_stream);
-        if let Some(gathered) = &mut ctx.gathered {
-            let id = &exchange.subject.request_id;
-            *body = gathered.pass(&chunk, end_of_stream, exchange.dialect, id);
+        if ctx.withheld.is_some() {
+            *body = Self::withheld_passes(session, &chunk, end_of_stream, ctx)?;
             return Ok(None);
         }
         match verdict {
@@ -304,6 +312,16 @@ impl ProxyHttp for Edge {
             Verdict::Cut => *body = Some(ctx.cutting.cut(exchange)?),
         }
         Ok(None)
+    }
+
+    fn upstream_response_trailer_filter(
+        &self,
+        session: &mut Session,
+        _trailers: &mut http::HeaderMap,
+        ctx: &mut Self::CTX,
+    ) -> Result<()> {
+        // They end a body of HTTP/2 whose last piece did not say so.
+        Self::withheld_passes(session, &[], true, ctx).map(|_| ())
     }
 
     async fn fail_to_proxy(

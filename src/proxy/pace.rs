@@ -51,7 +51,10 @@ impl Pace {
 
     /// An attempt's head goes out.
     pub fn sent(&self, allowed: Timeouts) {
-        self.at.lock().sent = Some((Instant::now(), allowed));
+        let mut at = self.at.lock();
+        at.sent = Some((Instant::now(), allowed));
+        // What came of an attempt before was not for the client.
+        at.piece = None;
     }
 
     /// A piece of the answer has gone to the client.

@@ -44,6 +44,7 @@ impl Edge {
             .ok_or_else(Self::no_peer)?;
         if !again {
             ctx.wants_http1 = false;
+            ctx.repeated = false;
             self.tell_passed_over(exchange, &mut ctx.passed_over);
         }
         let anew = ctx.original.as_mut().and_then(|body| body.anew(exchange));

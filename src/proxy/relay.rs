@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::pace::Pace;
-use super::{Ctx, Edge, late, retry};
+use super::{Ctx, Edge, late, retry, withheld};
 use crate::config::RetryOn;
 use crate::exchange::Refusal;
 
@@ -217,7 +217,7 @@ async fn pump(
         tokio::select! {
             task = answer.recv() => {
                 let Some(task) = task else { return done };
-                if here && !done {
+                if here && !done && !withheld::is_not_yet(&task) {
                     match session.write_response_tasks(vec![task]).await {
                         Ok(end) => done = end,
                         Err(_) if drain => leave(deadline.as_mut()),

@@ -11,10 +11,13 @@ use serde_json::{Value, json};
 
 use super::headers::Named;
 use super::local::send_json;
+use super::{Ctx, Edge, body, headers, local};
 use crate::admin::EdgePort;
+use crate::admin::paths::is_ours;
 use crate::exchange::Refusal;
 use crate::language::Language;
 use crate::metering::Dialect;
+use crate::time::UnixMs;
 
 /// A `Retry-After` above this is not sent: SDKs would sleep through it (SPEC section 3, "Headers").
 const LONGEST_RETRY_MS: i64 = 60_000;
@@ -177,6 +180,51 @@ impl Reply {
             extra.push(("x-should-retry", HeaderValue::from_static("false")));
         }
         send_json(session, self.status, &self.body, request_id, &extra).await
+    }
+}
+
+impl Edge {
+    /// Answers a refusal in the dialect of the path, then takes what the client still sends.
+    pub(super) async fn refuse(
+        &self,
+        session: &mut Session,
+        ctx: &mut Ctx,
+        refusal: &Refusal,
+    ) -> Result<()> {
+        let id = ctx.request_id();
+        let facts = ctx.facts.as_deref();
+        let language = facts.map_or(Language::English, |facts| facts.language);
+        let reply = match facts {
+            Some(facts) if is_ours(&facts.path) => Reply::ours(refusal, &facts.path, language),
+            _ => Reply::new(refusal, ctx.dialect(), &id, language),
+        };
+        ctx.refused = Some((reply.status, refusal.code()));
+        let extra = self.extra_headers(ctx, refusal);
+        if !session.as_mut().is_body_done() {
+            session.set_keepalive(None);
+        }
+        reply.send(session, &id, extra).await?;
+        body::drain(session).await;
+        Ok(())
+    }
+
+    fn extra_headers(&self, ctx: &Ctx, refusal: &Refusal) -> Vec<Named> {
+        let mut extra = match refusal {
+            Refusal::QuotaExceeded(shortage) | Refusal::RateLimited(shortage) => {
+                headers::quota_headers(&[shortage.standing], ctx.dialect(), UnixMs::now())
+            }
+            _ => Vec::new(),
+        };
+        if ctx.dialect() == Dialect::Anthropic {
+            let id = HeaderValue::from_str(&ctx.request_id());
+            extra.extend(id.ok().map(|id| ("request-id", id)));
+        }
+        let origin = ctx.facts.as_ref().and_then(|f| f.caller.origin.as_deref());
+        extra.extend(local::cors_headers(
+            &self.desk.live.load().config.edge,
+            origin,
+        ));
+        extra
     }
 }
 

@@ -9,11 +9,10 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, RetryType};
 
 use super::body::Body;
-use super::verdict::turned_us_away;
-use super::{Ctx, Edge, body, cut, late};
+use super::verdict::{is_our_account, turned_us_away};
+use super::{Ctx, Edge, body, cut, late, withheld};
 use crate::config::RetryOn;
 use crate::exchange::{Exchange, Refusal};
-use crate::telemetry::label::UpstreamOutcome;
 
 impl Edge {
     /// Decides after a failed attempt whether there is another one.
@@ -31,20 +30,31 @@ impl Edge {
             e.set_retry(false);
             return e;
         };
-        let crossed = exchange.since_sent() < ctx.round_trip;
+        // Over HTTP/1 Pingora counts what it has written of the body.
+        let written = session.upstream_body_bytes_sent();
+        let is_cut_short = ctx
+            .body
+            .length()
+            .zip(written)
+            .is_some_and(|(all, sent)| sent < all);
+        let crossed = is_cut_short || exchange.since_sent() < ctx.crossing;
         let never_read = was_never_read(&e, peer, connection_was_pooled, crossed);
         e.set_retry(false);
-        if *e.esource() == ErrorSource::Downstream || cut::is_cut(&e) {
-            return e;
-        }
-        if exchange.status() != 0 {
-            // Its head was taken. What broke since is told at the end.
-            if turned_us_away(&e) {
-                self.attempt_failed(exchange, &e);
-            }
+        let is_ours = cut::is_cut(&e) || withheld::is_withheld(&e);
+        if *e.esource() == ErrorSource::Downstream || is_ours {
             return e;
         }
         let can_replay = can_replay(session, &ctx.body);
+        if exchange.status() != 0 {
+            // Its head was taken. What broke since is told at the end; but nobody has seen the head of
+            // an answer about our account.
+            if is_our_account(&e) {
+                self.attempt_failed(exchange, &e);
+                exchange.unanswered();
+                e.set_retry(can_replay && !overdue && exchange.may_try_another());
+            }
+            return e;
+        }
         if never_read && !overdue && can_replay && !ctx.repeated {
             ctx.repeated = true;
             // HTTP_1_1_REQUIRED (RFC 9113 section 7). Pingora notes it for connections that are shared;
@@ -52,9 +62,16 @@ impl Edge {
             ctx.wants_http1 = *e.etype() == ErrorType::H2Downgrade;
             ctx.same_peer_again = true;
             ctx.ways = None;
-            self.attempt_ended(exchange, UpstreamOutcome::Stale, e.etype().as_str());
-            exchange.failed(UpstreamOutcome::Stale.word());
+            self.attempt_unread(exchange, &e);
+            exchange.repeats();
             e.set_retry(true);
+            return e;
+        }
+        if never_read {
+            // Nothing was processed, as if there had been no connection.
+            self.attempt_unread(exchange, &e);
+            let another = wants_another(exchange, Some(RetryOn::Connect));
+            e.set_retry(can_replay && !overdue && another);
             return e;
         }
         self.attempt_failed(exchange, &e);
@@ -125,37 +142,50 @@ pub fn is_of_slow_client(error: &Error) -> bool {
 /// What Pingora says of an HTTP/1 answer of which no byte came.
 const NOTHING_CAME: &str = "bytes already read: 0";
 
+/// What it says of an HTTP/2 stream that was closed while some of the body was still to be sent. Why,
+/// it does not say.
+const NOT_SENT_WHOLE: [&str; 2] = ["cannot reserve capacity", "while writing h2 request body"];
+
 /// Whether a failure can mean that the peer never read the request, and so cannot have acted on it.
 ///
 /// Over HTTP/2 the peer says so itself (RFC 9113 section 8.7): by REFUSED_STREAM, or by a GOAWAY
-/// that leaves the stream out. Else it takes a pooled connection of HTTP/1 that was closed before all
+/// that leaves the stream out; or it closed the stream before it had the end of the request, without
+/// which nothing can act on it. Else it takes a pooled connection of HTTP/1 that was closed before all
 /// of the request was written; or before a byte of an answer came, where the word of it crossed the
-/// request on its way: see [`shortest_round_trip`].
+/// request on its way: see [`crossing_time`].
 fn was_never_read(error: &Error, peer: &HttpPeer, pooled: bool, crossed: bool) -> bool {
     match (error.etype(), error.retry) {
         (ErrorType::HTTPStatus(_) | ErrorType::InvalidH2, _) => false,
         (_, RetryType::Decided(unprocessed)) if unprocessed => true,
+        (ErrorType::H2Error | ErrorType::WriteError, _) if was_not_sent_whole(error) => true,
         (ErrorType::WriteError, _) => pooled && peer.options.alpn == ALPN::H1,
-        (_, RetryType::ReusedOnly) => {
-            let context = error
-                .context
-                .as_ref()
-                .map_or("", |context| context.as_str());
-            pooled && crossed && context.contains(NOTHING_CAME)
-        }
+        (_, RetryType::ReusedOnly) => pooled && crossed && context(error).contains(NOTHING_CAME),
         _ => false,
     }
 }
 
-/// The shortest time in which a peer's answer to anything sent over this connection has come, as the
-/// kernel measured it (tcp(7), `TCP_INFO`). A connection's end that shows sooner after the first byte
-/// of a request was sent before its peer had that byte. Zero where nobody knows.
-pub fn shortest_round_trip(digest: Option<&Digest>) -> Duration {
+fn was_not_sent_whole(error: &Error) -> bool {
+    NOT_SENT_WHOLE
+        .iter()
+        .any(|said| context(error).contains(said))
+}
+
+fn context(error: &Error) -> &str {
+    let context = error.context.as_ref();
+    context.map_or("", |context| context.as_str())
+}
+
+/// How soon after the first byte of a request its connection's end must show, to have been sent before
+/// the peer had that byte: in less than the shortest time in which an answer to anything has come here,
+/// as the kernel measured it (tcp(7), `TCP_INFO`). Half of it is taken: the kernel forgets what it
+/// measured more than five minutes ago, and what it measured since may be longer than the way is now.
+/// Zero where nobody knows.
+pub fn crossing_time(digest: Option<&Digest>) -> Duration {
     let socket = digest.and_then(|digest| digest.socket_digest.as_ref());
     let measured = socket.and_then(|socket| socket.tcp_info());
     measured.map_or(Duration::ZERO, |measured| {
         let shortest = measured.tcpi_min_rtt.min(measured.tcpi_rtt);
-        Duration::from_micros(u64::from(shortest))
+        Duration::from_micros(u64::from(shortest)) / 2
     })
 }
 
@@ -259,8 +289,8 @@ mod tests {
             socket_digest: Some(Arc::new(SocketDigest::from_raw_fd(stream.as_raw_fd()))),
             ..Digest::default()
         };
-        let shortest = shortest_round_trip(Some(&digest));
+        let shortest = crossing_time(Some(&digest));
         assert!(shortest > Duration::ZERO && shortest < Duration::from_secs(1));
-        assert_eq!(shortest_round_trip(None), Duration::ZERO);
+        assert_eq!(crossing_time(None), Duration::ZERO);
     }
 }

@@ -15,6 +15,9 @@ use crate::telemetry::label::{RestCause, SkipReason, UpstreamOutcome};
 use crate::time::UnixMs;
 use crate::upstream::{Fitness, PassedOver, Room, rest};
 
+/// A client that has waited so long without a head has not left on a whim.
+const LONG: Duration = Duration::from_secs(10);
+
 /// Answers that say when to come back: a rate limit, and an overloaded server (529: Anthropic's).
 const BUSY: [u16; 3] = [429, 503, 529];
 
@@ -39,20 +42,40 @@ impl Edge {
         exchange.failed(outcome.word());
     }
 
-    /// How the attempt that answered ended. What broke off after its head has failed, too.
+    /// The last attempt ended before its peer had read the request. That is nobody's failure: a server
+    /// that goes away, or has enough to do, says so in this way.
+    pub(super) fn attempt_unread(&self, exchange: &mut Exchange, e: &Error) {
+        self.attempt_ended(exchange, UpstreamOutcome::Stale, e.etype().as_str());
+        exchange.failed(UpstreamOutcome::Stale.word());
+    }
+
+    /// How the attempt that answered ended, or the one whose client did not wait for its answer. What
+    /// broke off after its head has failed, too.
     pub(super) fn answer_ended(&self, exchange: &mut Exchange, end: End, overdue: bool) {
-        let Some(outcome) = last_outcome(end, exchange.status()) else {
-            return;
-        };
         if exchange.is_attempt_told() {
             return;
         }
+        let status = exchange.status();
+        let gave_up = end == End::ClientGone && status == 0 && hangs(exchange);
+        let (outcome, when) = match last_outcome(end, status) {
+            Some(outcome) => (outcome, "after its head"),
+            None if gave_up => (UpstreamOutcome::ClientGone, "without a head"),
+            None => return,
+        };
         match outcome {
+            // That a WebSocket opened was its success; how it ends says nothing of its peer.
+            _ if exchange.is_socket() => {}
             UpstreamOutcome::Ok | UpstreamOutcome::Refused => self.book_success(exchange),
+            UpstreamOutcome::TooManyRequests | UpstreamOutcome::ClientGone => {
+                self.book_failure(exchange);
+            }
             UpstreamOutcome::Broken if !overdue => self.book_failure(exchange),
             _ => {}
         }
-        self.attempt_ended(exchange, outcome, "after its head");
+        self.attempt_ended(exchange, outcome, when);
+        if gave_up {
+            exchange.failed(outcome.word());
+        }
     }
 
     /// One attempt's line and metric.
@@ -62,7 +85,7 @@ impl Edge {
         outcome: UpstreamOutcome,
         detail: &str,
     ) {
-        exchange.told_attempt(outcome != UpstreamOutcome::Stale);
+        exchange.told_attempt();
         let Some(peer) = exchange.peer() else { return };
         let event = AttemptEnded {
             pool: &exchange.route().pool.config.name,
@@ -201,27 +224,38 @@ fn last_outcome(end: End, status: u16) -> Option<UpstreamOutcome> {
     }
 }
 
+/// After how long without a head a peer that its client has given up on is taken to hang. Who waits for
+/// the rest of `first_byte` is told so by its time-out.
+fn hangs(exchange: &Exchange) -> bool {
+    let first_byte = exchange.route().pool.config.timeouts.first_byte;
+    let long = LONG.min(first_byte / 2);
+    exchange.waits().is_some_and(|waits| waits >= long)
+}
+
 /// Whether a peer turned *us* away: our credential, our account (402 is what DeepSeek and OpenRouter
 /// answer where it is empty), or what it may do.
 pub fn turned_us_away(error: &Error) -> bool {
-    matches!(error.etype(), ErrorType::HTTPStatus(401..=403))
+    matches!(error.etype(), ErrorType::HTTPStatus(401..=403)) || is_our_account(error)
 }
 
 /// Whether that is the credential's fault, whoever asks: then the peer has failed (SPEC section 3,
 /// step 4). A 403 may be about the caller's words or a model of its choice, and what a path without a
 /// model wants may be beyond what the credential was made for.
 fn blames_credential(exchange: &Exchange, error: &Error) -> bool {
-    exchange.is_metered() && matches!(error.etype(), ErrorType::HTTPStatus(401 | 402))
+    let is_status = matches!(error.etype(), ErrorType::HTTPStatus(401 | 402));
+    is_our_account(error) || (exchange.is_metered() && is_status)
 }
 
-/// Whether an answer says that *our* account is empty, which OpenAI tells apart from a rate limit
-/// only in the body. It is seen in time where the body came along with its head, as such small
-/// answers do; later, nothing but breaking the connection could keep it from the client.
-pub fn tells_empty_account(exchange: &Exchange, chunk: &[u8]) -> bool {
-    exchange.status() == 429 && memchr::memmem::find(chunk, b"insufficient_quota").is_some()
+/// The custom error that the body of a refusal is turned into.
+const OUR_ACCOUNT: ErrorType = ErrorType::Custom("OurAccount");
+
+/// What a refusal is turned into whose body says that *our* account is empty or our key not valid: to
+/// the client the upstream is unavailable.
+pub fn our_account() -> Box<Error> {
+    Error::explain(OUR_ACCOUNT, "the peer speaks of our account").into_up()
 }
 
-/// The error that such an answer is turned into: to the client the upstream is unavailable.
-pub fn empty_account() -> Box<Error> {
-    Error::explain(ErrorType::HTTPStatus(402), "the peer's account is empty").into_up()
+/// Whether it is that.
+pub fn is_our_account(error: &Error) -> bool {
+    *error.etype() == OUR_ACCOUNT
 }

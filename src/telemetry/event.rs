@@ -82,7 +82,7 @@ impl AttemptEnded<'_> {
         match outcome {
             UpstreamOutcome::Ok | UpstreamOutcome::Refused => {}
             UpstreamOutcome::Stale => log::debug!(
-                "peer {peer} of pool {pool} had closed a pooled connection: {detail} (request {request_id})"
+                "peer {peer} of pool {pool} never read a request: {detail} (request {request_id})"
             ),
             UpstreamOutcome::Credential => log::error!(
                 "peer {peer} of pool {pool} rejects our credential or has no quota left: {detail} (request {request_id})"

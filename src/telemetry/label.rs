@@ -90,8 +90,10 @@ pub enum UpstreamOutcome {
     ServerError,
     /// The answer broke off.
     Broken,
-    /// A pooled connection was closed before the request was through: it is sent once more.
+    /// Its peer never read the request: a connection ended before it was through, or it says so itself.
     Stale,
+    /// Its client left after it had waited long for a head.
+    ClientGone,
 }
 
 impl UpstreamOutcome {
@@ -101,7 +103,7 @@ impl UpstreamOutcome {
     }
 }
 
-pub(super) const UPSTREAM_OUTCOMES: [&str; 10] = [
+pub(super) const UPSTREAM_OUTCOMES: [&str; 11] = [
     "ok",
     "connect",
     "timeout",
@@ -112,6 +114,7 @@ pub(super) const UPSTREAM_OUTCOMES: [&str; 10] = [
     "server_error",
     "broken",
     "stale",
+    "client_gone",
 ];
 
 /// Why a peer rests.

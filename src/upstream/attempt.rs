@@ -53,9 +53,10 @@ impl Attempt {
         !self.rests && health.failed(self.began, now, limit, cooldown)
     }
 
-    /// The peer asked to be left alone until then. True where it did not rest for that already.
+    /// The peer asked to be left alone until then: for no time at all where that is past. True where it
+    /// did not rest for that already.
     pub fn asked_to_rest(&mut self, until: Instant, now: Instant) -> bool {
-        self.rests = true;
+        self.rests |= until > now;
         self.peer.health.asked_to_rest(until, now)
     }
 

@@ -2,12 +2,16 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::wire::Wire;
+
+/// Between two pieces of an answer: long enough for the reader of one to see no more than that.
+const PAUSE: Duration = Duration::from_millis(40);
 
 /// How it treats its connections.
 #[derive(Clone, Debug)]
@@ -21,6 +25,8 @@ pub enum Manner {
     AnswerEarly(String),
     /// Answers every request with what this says at that moment.
     Told(Arc<Mutex<String>>),
+    /// Answers every request with these bytes, each piece some time after the one before.
+    Pieces(Vec<Vec<u8>>),
     /// Answers with a stream of events that does not end, as fast as it is taken.
     Flood,
     /// Reads requests and never answers.
@@ -110,6 +116,15 @@ async fn serve(stream: TcpStream, connection: usize, manner: Manner, seen: Arc<M
         let bytes = match &manner {
             Manner::Answer(bytes) | Manner::HangUpOnSecond(bytes) => bytes.clone(),
             Manner::Told(words) => words.lock().unwrap().clone(),
+            Manner::Pieces(pieces) => {
+                for piece in pieces {
+                    if wire.stream_mut().write_all(piece).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+                continue;
+            }
             Manner::Flood => {
                 let (head, piece) = flood();
                 wire.send(head).await;

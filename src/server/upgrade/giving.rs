@@ -230,7 +230,7 @@ async fn take_back(mut lent: Lent) {
             Ok(()) => return,
             Err(fault) if Instant::now() < give_up_at => {
                 if !std::mem::replace(&mut told, true) {
-                    log::error!("the books cannot be opened again, which is tried on: {fault}");
+                    log::warn!("the books cannot be opened again, which is tried on: {fault}");
                 }
             }
             Err(fault) if lent.settles_alone() => {

@@ -79,7 +79,9 @@ impl Succession {
             None => (runtime()?, None),
             Some(taker) => self.take_over(taker)?,
         };
-        let same = taken_at.as_deref() == Some(self.giver.path());
+        let same = taken_at
+            .as_deref()
+            .is_some_and(|path| are_same(path, self.giver.path()));
         runtime.block_on(async {
             if let Err(fault) = Arc::clone(&self.giver).listen(same).await {
                 let path = self.giver.path().display();
@@ -143,6 +145,12 @@ impl Succession {
     }
 }
 
+/// Two names of one path are one.
+fn are_same(a: &Path, b: &Path) -> bool {
+    let whole = |path: &Path| path.canonicalize().ok();
+    a == b || whole(a).is_some_and(|a| Some(a) == whole(b))
+}
+
 /// Nobody is to knock any more where only the process before listens.
 fn leave(path: &Path) {
     if let Err(fault) = fs::remove_file(path) {
@@ -154,4 +162,23 @@ fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_by_another_name_is_the_same_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("run")).unwrap();
+        fs::write(at("run/a.sock"), "").unwrap();
+        fs::write(at("run/b.sock"), "").unwrap();
+        let path = at("run/a.sock");
+        assert!(are_same(&path, &path) && are_same(&at("none"), &at("none")));
+        assert!(are_same(&path, &at("run/../run/a.sock")));
+        assert!(!are_same(&path, &at("run/b.sock")));
+        assert!(!are_same(&path, &at("none")) && !are_same(&at("no"), &at("none")));
+    }
 }

@@ -161,7 +161,7 @@ async fn one_that_took_the_file_and_died_leaves_it_whole() {
     let caller = h.key(tokens(1_000, Period::Total)).await;
     let open = caller.ask(10, 40);
     h.granted(&open).await;
-    let out = before.hand_out().await.unwrap().unwrap();
+    let mut out = before.hand_out().await.unwrap().unwrap();
     let other = h.movable(true).unwrap();
     let theirs = caller.ask(5, 5);
     let reserved = other.reserve(theirs.clone()).await.unwrap();

@@ -28,8 +28,8 @@ mod remote;
 mod steps;
 mod whole;
 
-/// How long a process that took the file and failed may take to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a process that took the file and failed may take to end, for one try.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Books in a file that may move to another process.
 pub struct MovableStore {

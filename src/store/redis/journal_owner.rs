@@ -9,8 +9,8 @@ use crate::store::{StoreError, StoreResult};
 
 /// Longest wait for steps that write to it just now.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a process that took the journal and failed may take to end.
-const ENDING: Duration = Duration::from_secs(10);
+/// How long a process that took the journal and failed may take to end, for one try.
+const ENDING: Duration = Duration::from_secs(2);
 
 impl RedisStore {
     /// See [`LinkOptions::servers`](super::LinkOptions::servers).

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{access_lines, always, answer_of, ask, in_order, is_in_state};
 use crate::support::rig::{Builder, CHAT, CREDENTIAL, Rig, chat, chat_stream};
 use crate::support::upstream::{Manner, Upstream, json_answer, refusing};
+use crate::support::wait::{PATIENCE, eventually, that};
 use crate::support::wire::Wire;
 
 fn peer(url: &str) -> Value {
@@ -257,7 +258,12 @@ async fn one_probe_reopens_a_peer() {
     // Only the probe came here.
     let second = tokio::time::timeout(Duration::from_millis(1), listener.accept()).await;
     assert!(second.is_err());
-    assert!(rig.process().output().contains("is in rotation"));
+    eventually(PATIENCE, || async {
+        that(rig.process().output(), |said| {
+            said.contains("is in rotation")
+        })
+    })
+    .await;
 }
 
 /// A probe whose client leaves has shown nothing: the next exchange is the probe, at once.

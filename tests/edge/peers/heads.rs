@@ -139,3 +139,26 @@ async fn anthropics_version_and_betas_pass() {
     }
     assert!(!head.contains(&key.to_lowercase()));
 }
+
+/// Anthropic answers 401 to whom it takes for a page.
+#[tokio::test]
+async fn what_a_browser_says_of_its_page_goes_no_further() {
+    let upstream = Upstream::start(Manner::Answer(good())).await;
+    let rig = before(&upstream).await;
+    let key = rig.admin().key(0).await.secret;
+    let request = rig.request(reqwest::Method::POST, CHAT, &key);
+    let request = request
+        .header("origin", "https://app.example")
+        .header("referer", "https://app.example/chat")
+        .header("sec-fetch-mode", "cors")
+        .header("sec-fetch-site", "cross-site")
+        .header("x-stainless-lang", "js");
+    let answer = request.json(&chat("gpt-4o")).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(answer.headers().contains_key("access-control-allow-origin"));
+    let head = upstream.seen()[0].head.to_lowercase();
+    for name in ["origin", "referer", "sec-fetch", "app.example"] {
+        assert!(!head.contains(name), "{name}: {head}");
+    }
+    assert!(head.contains("x-stainless-lang: js"), "{head}");
+}

@@ -1,11 +1,14 @@
 //! What traffic shows of a peer, and what it does not.
 
+use std::time::Duration;
+
 use quota_proxy::cli::fake_upstream::Options;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::{always, answer_of, ask, counts, in_order, is_in_state, state};
-use crate::support::rig::{CHAT, chat, chat_stream};
+use super::{access_lines, always, answer_of, ask, counts, in_order, is_in_state, state};
+use crate::support::admin::Key;
+use crate::support::rig::{CHAT, Rig, chat, chat_stream};
 use crate::support::upstream::{Manner, Upstream, json_answer};
 use crate::support::wait::{PATIENCE, eventually, that};
 use crate::support::wire::Wire;
@@ -146,4 +149,75 @@ async fn a_flapping_peer_is_left_and_taken_back() {
         assert_eq!(first.seen().len(), 2 * turn);
     }
     assert_eq!(rig.fakes()[0].ledger().await.requests, 3);
+}
+
+/// Asks, and leaves so long after the peer has the request.
+async fn leaves(rig: &Rig, key: &Key, peer: &Upstream, patience: Duration) {
+    let before = peer.seen().len();
+    let bearer = format!("Bearer {}", key.secret);
+    let headers = [("authorization", bearer.as_str())];
+    let mut client = rig.wire().await;
+    client
+        .post(CHAT, &headers, chat("gpt-4o").to_string().as_bytes())
+        .await;
+    eventually(PATIENCE, || async {
+        that(peer.seen().len(), |now| *now > before)
+    })
+    .await;
+    tokio::time::sleep(patience).await;
+    client.close();
+    rig.admin().settled().await;
+}
+
+/// A peer that hangs is found out also where no client waits for its time-out.
+#[tokio::test]
+async fn a_peer_that_clients_give_up_on_has_failed() {
+    let first = Upstream::start(Manner::Silent).await;
+    let rig = in_order(&[&first.url(), "{fake0}"])
+        .fake(Options::default())
+        .set("pools.0.cooldown", json!({"failures": 2, "for": "60s"}))
+        .set(
+            "pools.0.timeouts",
+            json!({"first_byte": "1s", "idle": "1s"}),
+        )
+        .start()
+        .await;
+    let key = rig.admin().key(0).await;
+    for _ in 0..2 {
+        leaves(&rig, &key, &first, Duration::from_millis(600)).await;
+    }
+    is_in_state(&rig, 0, "resting").await;
+    let labels = format!(
+        r#"outcome="client_gone",peer="{}",pool="only""#,
+        first.address
+    );
+    counts(&rig, "upstream_attempts_total", &labels, 2).await;
+    let line = &access_lines(&rig, 2).await[1];
+    assert_eq!(
+        line["failed_attempts"][0]["reason"], "client_gone",
+        "{line}"
+    );
+    assert_eq!(line["client_disconnected"], true, "{line}");
+    assert_eq!(ask(&rig, &key).await, 200);
+    rig.end().await;
+}
+
+/// Who leaves soon has shown nothing of its peer.
+#[tokio::test]
+async fn a_client_that_leaves_soon_says_nothing_of_its_peer() {
+    let first = Upstream::start(Manner::Silent).await;
+    let rig = in_order(&[&first.url(), "{fake0}"])
+        .fake(Options::default())
+        .set("pools.0.cooldown", json!({"failures": 1, "for": "60s"}))
+        .start()
+        .await;
+    let key = rig.admin().key(0).await;
+    leaves(&rig, &key, &first, Duration::ZERO).await;
+    let line = &access_lines(&rig, 1).await[0];
+    assert!(
+        line["failed_attempts"].as_array().is_none_or(Vec::is_empty),
+        "{line}"
+    );
+    assert_eq!(state(&rig, 0).await["state"], "fit");
+    rig.end().await;
 }

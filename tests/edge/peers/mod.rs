@@ -13,6 +13,7 @@ mod health;
 mod limits;
 mod lists;
 mod names;
+mod refusals;
 mod rests;
 mod stale;
 mod targets;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{access_lines, answer_of, ask, counts, in_order, is_in_state, state};
 use crate::support::rig::{CHAT, chat, chat_stream};
-use crate::support::upstream::{Upstream, json_answer};
+use crate::support::upstream::{Manner, Upstream, json_answer};
 use crate::support::wait::{PATIENCE, eventually, that};
 
 /// Neither an exchange that was running there nor a health check that passes ends it.
@@ -117,4 +117,32 @@ async fn a_short_rest_is_over_by_itself() {
         that(first.seen().len(), |seen| *seen > 1)
     })
     .await;
+}
+
+/// Who asks for a rest of no time, or until a moment that is past, has failed like one who asks for none:
+/// whether another peer is asked then or the client is told.
+#[tokio::test]
+async fn a_rest_of_no_time_is_none() {
+    let date =
+        "date: Sat, 21 Nov 2026 10:00:00 GMT\r\nretry-after: Sat, 21 Nov 2026 09:59:00 GMT\r\n";
+    for header in ["retry-after: 0\r\n", "retry-after-ms: 0\r\n", date, ""] {
+        for on in [json!(["429"]), json!(["connect"])] {
+            let busy = json_answer("429 Too Many Requests", header, &json!({}));
+            let first = Upstream::start(Manner::Answer(busy)).await;
+            let rig = in_order(&[&first.url(), "{fake0}"])
+                .fake(Options::default())
+                .set("pools.0.retry", json!({"on": on}))
+                .set("pools.0.cooldown", json!({"failures": 2, "for": "60s"}))
+                .start()
+                .await;
+            let key = rig.admin().key(0).await;
+            let status = if on == json!(["429"]) { 200 } else { 429 };
+            for expected in [status, status, 200] {
+                assert_eq!(ask(&rig, &key).await, expected, "{header} {on}");
+            }
+            assert_eq!(first.seen().len(), 2, "{header} {on}");
+            is_in_state(&rig, 0, "resting").await;
+            rig.end().await;
+        }
+    }
 }

@@ -8,8 +8,8 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{access_lines, answer_of, ask, counts, in_order, name_of};
-use crate::support::rig::{CREDENTIAL, Rig};
+use super::{access_lines, answer_of, ask, counts, in_order, name_of, state};
+use crate::support::rig::{CHAT, CREDENTIAL, Rig, chat};
 use crate::support::upstream::json_answer;
 use crate::support::wire::Wire;
 
@@ -72,6 +72,8 @@ enum Do {
     Answer,
     /// RST_STREAM with REFUSED_STREAM: it was not looked at (RFC 9113 section 8.7).
     Refuse,
+    /// The same as soon as it has a request's head, whose body it does not take.
+    RefuseHead,
     /// GOAWAY, with the request before as the last one that was looked at (section 6.8).
     GoAway,
     /// The connection ends, and nothing is said of the request.
@@ -124,7 +126,10 @@ async fn http2_connection(mut stream: TcpStream, acts: &[Do], read: Arc<Mutex<us
             let taken = frame(SETTINGS, END_STREAM, 0, &[]);
             stream.write_all(&taken).await.unwrap();
         }
-        if !matches!(kind, DATA | HEADERS) || flags & END_STREAM == 0 {
+        let act = |nth: usize| acts[nth.min(acts.len() - 1)];
+        let is_begun = kind == HEADERS && matches!(act(*read.lock().unwrap()), Do::RefuseHead);
+        let is_whole = matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0;
+        if !is_begun && !is_whole {
             continue;
         }
         let nth = {
@@ -132,9 +137,9 @@ async fn http2_connection(mut stream: TcpStream, acts: &[Do], read: Arc<Mutex<us
             *read += 1;
             *read
         };
-        match acts[(nth - 1).min(acts.len() - 1)] {
+        match act(nth - 1) {
             Do::HangUp => return,
-            Do::Refuse => {
+            Do::Refuse | Do::RefuseHead => {
                 let refusal = frame(RST_STREAM, 0, id, &REFUSED_STREAM);
                 stream.write_all(&refusal).await.unwrap();
             }
@@ -173,13 +178,59 @@ async fn a_stream_that_was_refused_unread_is_sent_once_more() {
     assert_eq!(ask(&rig, &key).await, 200);
     assert_eq!(ask(&rig, &key).await, 200);
     assert_eq!(*read.lock().unwrap(), 3);
-    // Refused twice is refused.
+    // Refused twice is refused, and yet no failure: nothing was processed.
     assert_eq!(ask(&rig, &key).await, 502);
     assert_eq!(*read.lock().unwrap(), 5);
     let url = format!("http://{address}");
     let labels = format!(r#"outcome="stale",peer="{}",pool="only""#, name_of(&url));
-    counts(&rig, "upstream_attempts_total", &labels, 2).await;
+    counts(&rig, "upstream_attempts_total", &labels, 3).await;
+    assert_eq!(state(&rig, 0).await["failures"], 0);
+    // What is counted there is what the access log counts.
+    let attempts = access_lines(&rig, 3).await;
+    let attempts = attempts
+        .iter()
+        .map(|line| line["attempts"].as_u64().unwrap());
+    assert_eq!(attempts.collect::<Vec<_>>(), [1, 2, 2]);
     rig.end().await;
+}
+
+/// Over HTTP/2, and behind it a fake over HTTP/1.1.
+async fn before_a_fake(address: SocketAddr) -> Rig {
+    let peers = json!([
+        {"url": format!("http://{address}"), "credential": CREDENTIAL, "http2": true},
+        {"url": "{fake0}", "credential": CREDENTIAL},
+    ]);
+    in_order(&[])
+        .set("pools.0.peers", peers)
+        .set("pools.0.cooldown", json!({"failures": 1, "for": "60s"}))
+        .start()
+        .await
+}
+
+/// Also where the refusal shows while more of the body than the peer takes at once is still to be sent.
+#[tokio::test]
+async fn what_is_refused_unread_twice_goes_to_the_next_peer_and_blames_none() {
+    for (acts, size) in [(&[Do::Refuse][..], 10), (&[Do::RefuseHead], 300_000)] {
+        let (address, read) = http2_server(acts).await;
+        let rig = before_a_fake(address).await;
+        let key = rig.admin().key(0).await;
+        let mut body = chat("gpt-4o");
+        body["messages"][0]["content"] = json!("word ".repeat(size / 5));
+        for turn in 1..=2 {
+            let answer = rig.post(CHAT, &key.secret, &body).await;
+            assert_eq!(answer.status(), 200, "{size}");
+            answer.bytes().await.unwrap();
+            assert_eq!(*read.lock().unwrap(), 2 * turn, "{size}: it is still asked");
+        }
+        let lines = access_lines(&rig, 2).await;
+        let failed = lines[1]["failed_attempts"].as_array().unwrap();
+        let reasons: Vec<_> = failed.iter().map(|one| one["reason"].clone()).collect();
+        assert_eq!(reasons, ["stale", "stale"], "{size}");
+        assert_eq!(lines[1]["attempts"], 3);
+        assert_eq!(state(&rig, 0).await["state"], "fit");
+        assert_eq!(rig.admin().show(&key).await["request_count"], 2);
+        rig.end().await;
+    }
 }
 
 #[tokio::test]

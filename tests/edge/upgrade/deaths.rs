@@ -10,6 +10,7 @@ use super::*;
 use crate::support::process::Process;
 use crate::support::redis_server::RedisServer;
 use crate::support::rig::chat_stream;
+use crate::support::wait::that;
 
 /// The process that the command started.
 fn started(said: &Output) -> u32 {
@@ -69,6 +70,40 @@ async fn a_new_process_that_fails_at_any_step_leaves_the_old_one_serving() {
     succession.end().await.books().assert_balanced();
 }
 
+/// Another process has the file for a while: a shell, a backup, one that is slow to die.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn books_that_do_not_come_back_at_once_are_waited_for() {
+    let mut succession = Succession::start(Rig::builder()).await;
+    let key = succession.rig.admin().key(0).await;
+    let mut chance = Chance::from_env();
+    let crowd = Crowd::start(&succession.rig, &key, &mut chance);
+    crowd.answers(5).await;
+    let folder = succession.rig.folder();
+    let (lock, held) = (folder.join("quota.db.lock"), folder.join("held"));
+    let act = format!(
+        "run:(setsid flock '{0}' sh -c 'touch {1}; exec sleep 5' >&2 &); while ! [ -e '{1}' ]; do sleep 0.01; done; kill -9 $PPID",
+        lock.display(),
+        held.display()
+    );
+    let binary = halves::new(folder, &succession.socket(), "yours", &act);
+    let said = succession.ask(&["--binary", &binary]).await;
+    assert!(!said.status.success(), "{said:?}");
+    let said = succession.rig.process().output();
+    assert!(said.contains("which is tried on"), "{said}");
+    crowd.answers(5).await;
+    let (answered, _) = crowd.end().await;
+    succession.serves(&key).await;
+    let first = succession.rig.process().pid();
+    assert!(is_alive(first));
+    signal(first, "TERM");
+    let status = succession.rig.process_mut().exited(PATIENCE).await;
+    assert!(status.success(), "{status}");
+    let books = succession.rig.books();
+    books.assert_balanced();
+    let events = books.number("SELECT count(*) FROM usage_events");
+    assert_eq!(events, answered as i64 + 1);
+}
+
 /// The real one, by chance before, while and after it takes the books.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_process_that_is_killed_or_hangs_at_any_moment_is_undone() {
@@ -95,8 +130,12 @@ async fn a_new_process_that_is_killed_or_hangs_at_any_moment_is_undone() {
         } else {
             succession.took_over(&said);
             let pid = succession.pid();
-            // It may be stopped a moment later still.
-            tokio::time::sleep(std::time::Duration::from_millis(delay + 200)).await;
+            // It is stopped now, or soon.
+            eventually(PATIENCE, || async {
+                let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+                that(status, |status| status.contains("State:\tT"))
+            })
+            .await;
             signal(pid, "CONT");
         }
         succession.serves(&key).await;

@@ -1,4 +1,4 @@
-//! What the edge answers itself: refusals, health, preflights, a caller's own figures, the list of models.
+//! What the edge answers itself: health, preflights, a caller's own figures, the list of models.
 
 use std::sync::Arc;
 
@@ -14,17 +14,12 @@ use uuid::Uuid;
 use super::body::{self, Bounds};
 use super::budget::{Most, Share};
 use super::facts::{Facts, text};
-use super::headers::{Named, quota_headers};
-use super::reply::Reply;
+use super::headers::Named;
 use super::{Ctx, Edge, entry, late, models};
 use crate::admin::auth::OwnKey;
 use crate::admin::body::{BODY_TIMEOUT, MAX_BODY};
-use crate::admin::paths::is_ours;
 use crate::config::{Config, EdgeConfig};
 use crate::exchange::{Identity, Live, Refusal};
-use crate::language::Language;
-use crate::metering::Dialect;
-use crate::time::UnixMs;
 
 impl Edge {
     /// Answers a browser's preflight. True where it was one.
@@ -41,46 +36,6 @@ impl Edge {
             return Ok(false);
         }
         preflight(session, config, id).await.map(|()| true)
-    }
-
-    /// Answers a refusal in the dialect of the path, then takes what the client still sends.
-    pub(super) async fn refuse(
-        &self,
-        session: &mut Session,
-        ctx: &mut Ctx,
-        refusal: &Refusal,
-    ) -> pingora::Result<()> {
-        let id = ctx.request_id();
-        let facts = ctx.facts.as_deref();
-        let language = facts.map_or(Language::English, |facts| facts.language);
-        let reply = match facts {
-            Some(facts) if is_ours(&facts.path) => Reply::ours(refusal, &facts.path, language),
-            _ => Reply::new(refusal, ctx.dialect(), &id, language),
-        };
-        ctx.refused = Some((reply.status, refusal.code()));
-        let extra = self.extra_headers(ctx, refusal);
-        if !session.as_mut().is_body_done() {
-            session.set_keepalive(None);
-        }
-        reply.send(session, &id, extra).await?;
-        body::drain(session).await;
-        Ok(())
-    }
-
-    fn extra_headers(&self, ctx: &Ctx, refusal: &Refusal) -> Vec<Named> {
-        let mut extra = match refusal {
-            Refusal::QuotaExceeded(shortage) | Refusal::RateLimited(shortage) => {
-                quota_headers(&[shortage.standing], ctx.dialect(), UnixMs::now())
-            }
-            _ => Vec::new(),
-        };
-        if ctx.dialect() == Dialect::Anthropic {
-            let id = http::HeaderValue::from_str(&ctx.request_id());
-            extra.extend(id.ok().map(|id| ("request-id", id)));
-        }
-        let origin = ctx.facts.as_ref().and_then(|f| f.caller.origin.as_deref());
-        extra.extend(cors_headers(&self.desk.live.load().config.edge, origin));
-        extra
     }
 
     /// Answers a path of ours, whoever asks: the admin service knows who may. Not cancel safe.

@@ -1,4 +1,4 @@
-//! What the edge answers itself: refusals, health, preflights, a caller's own figures, the list of models.
+//! What the edge answers itself: health, preflights, a caller's own figures, the list of models.
 
 use std::sync::Arc;
 
@@ -37,6 +37,7 @@ impl Edge {
         }
         preflight(session, config, id).await.map(|()| true)
     }
+
     /// Answers a path of ours, whoever asks: the admin service knows who may. Not cancel safe.
     pub(super) async fn answer_ours(
         &self,

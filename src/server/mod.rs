@@ -28,7 +28,6 @@ use std::sync::{Arc, mpsc};
 use arc_swap::ArcSwap;
 use pingora::server::configuration::{Opt, ServerConf};
 use pingora::server::{RunArgs, Server};
-use pingora::services::listening::Service;
 
 use crate::admin::{self, AdminState, EdgePort};
 use crate::config::{Config, Loaded};

@@ -84,8 +84,12 @@ impl ServiceManager {
     }
 
     /// It takes nothing more, and ends when what runs has ended.
-    pub fn stopping(&self) {
-        self.tell("STOPPING=1\nSTATUS=draining");
+    /// It asks for that much time, whatever the unit's own time-out.
+    pub fn stopping(&self, within: Duration) {
+        let micros = within.as_micros();
+        self.tell(&format!(
+            "STOPPING=1\nEXTEND_TIMEOUT_USEC={micros}\nSTATUS=draining"
+        ));
     }
 
     fn tell(&self, state: &str) {
@@ -132,8 +136,11 @@ mod tests {
         assert_eq!(heard(&socket), "READY=1\nSTATUS=serving");
         manager.reloaded(false);
         assert!(heard(&socket).contains("refused"));
-        manager.stopping();
-        assert_eq!(heard(&socket), "STOPPING=1\nSTATUS=draining");
+        manager.stopping(Duration::from_secs(2));
+        assert_eq!(
+            heard(&socket),
+            "STOPPING=1\nEXTEND_TIMEOUT_USEC=2000000\nSTATUS=draining"
+        );
     }
 
     #[cfg(target_os = "linux")]
@@ -143,7 +150,7 @@ mod tests {
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let socket = UnixDatagram::bind_addr(&address).unwrap();
         let manager = ServiceManager::at(OsStr::new(&format!("@{name}"))).unwrap();
-        manager.stopping();
+        manager.stopping(Duration::from_secs(2));
         assert!(heard(&socket).starts_with("STOPPING=1\n"));
     }
 
@@ -168,7 +175,7 @@ mod tests {
             .unwrap();
         // Far more than a queue holds: each beyond it is given up, none hangs.
         for _ in 0..700 {
-            manager.stopping();
+            manager.stopping(Duration::from_secs(2));
         }
     }
 }

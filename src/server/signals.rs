@@ -7,6 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -20,6 +21,9 @@ use super::shutdown::Closing;
 use super::upgrade::{END_TOO, Giver};
 use crate::exchange::Desk;
 use crate::telemetry::access_log::AccessLog;
+
+/// What the end takes at most beyond the grace period: last settlements, and the store's own end.
+const AFTER_GRACE: Duration = Duration::from_secs(10);
 
 /// Waits for signals while the server runs.
 pub struct Signals {
@@ -106,7 +110,8 @@ impl Signals {
         self.giver.close();
         // The service goes on in the process that took over.
         if !self.is_taken() {
-            self.manager.stopping();
+            let grace = self.desk.live.load().config.server.grace_period;
+            self.manager.stopping(grace + AFTER_GRACE);
         }
         self.giver.before.end(END_TOO);
     }

@@ -80,7 +80,10 @@ async fn the_manager_hears_of_start_reload_and_end() {
         "{refused}"
     );
     assert!(rig.term().await.success());
-    assert_eq!(heard().await, "STOPPING=1\nSTATUS=draining");
+    assert_eq!(
+        heard().await,
+        "STOPPING=1\nEXTEND_TIMEOUT_USEC=20000000\nSTATUS=draining"
+    );
 }
 
 /// A `systemctl` that does to this process what `systemctl kill` does to the unit's.

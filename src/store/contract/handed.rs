@@ -168,6 +168,7 @@ async fn one_that_took_the_file_and_died_leaves_it_whole() {
     assert!(matches!(reserved, Reserved::Granted(_)));
     drop(other);
     out.take_back().unwrap();
+    drop(out);
     assert_eq!(h.used_and_held(&caller).await, (0, 60));
     h.settle(&open, used(20)).await;
     // Nobody settles what the dead one began: its lease ends it.

@@ -95,7 +95,10 @@ async fn the_service_manager_follows_the_process_that_serves() {
     }
     // The ends of those before are no end of the service.
     succession.end().await;
-    assert_eq!(hears(), "STOPPING=1\nSTATUS=draining");
+    assert_eq!(
+        hears(),
+        "STOPPING=1\nEXTEND_TIMEOUT_USEC=20000000\nSTATUS=draining"
+    );
     manager.set_nonblocking(true).unwrap();
     assert!(manager.recv(&mut [0; 512]).is_err(), "nothing more is said");
 }

@@ -1,6 +1,8 @@
 # The commands of README: `make run`, `make fleet` and `make test`. They install what they lack (Debian).
 
 CARGO ?= cargo
+# Tests wait more than they compute.
+TEST_THREADS ?= 4
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: run fleet build deb test lint bench soak tools redis test-tools soak-tools promtool clean
@@ -21,7 +23,7 @@ test: tools test-tools
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --locked --document-private-items
-	$(CARGO) test --locked --no-fail-fast
+	$(CARGO) test --locked --no-fail-fast -- --test-threads=$(TEST_THREADS)
 
 lint: tools
 	$(CARGO) fmt --check

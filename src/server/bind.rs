@@ -179,7 +179,7 @@ impl<S: Service> WithSockets<S> {
         self
     }
 
-    /// Serves until `end` says so. Pingora says so to nobody: see [`super::signals`].
+    /// Serves until `end` says so. Pingora says so to nobody: see `signals`.
     pub fn until(mut self, end: ShutdownWatch) -> Self {
         self.until = Some(end);
         self

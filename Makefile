@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 # Tests wait more than they compute.
-TEST_THREADS ?= 4
+TEST_THREADS ?= 3
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: run fleet build deb test lint bench soak tools redis test-tools soak-tools promtool clean

@@ -151,7 +151,10 @@ impl Edge {
         let Some(exchange) = ctx.exchange.as_mut() else {
             return false;
         };
-        self.attempt_failed(exchange, error);
+        // Its own part may have found it late in the same instant.
+        if !exchange.is_attempt_told() {
+            self.attempt_failed(exchange, error);
+        }
         !overdue && retry::wants_another(exchange, Some(RetryOn::Timeout))
     }
 }

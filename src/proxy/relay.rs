@@ -151,10 +151,7 @@ impl Edge {
         let Some(exchange) = ctx.exchange.as_mut() else {
             return false;
         };
-        // Its own part may have found it late in the same instant.
-        if !exchange.is_attempt_told() {
-            self.attempt_failed(exchange, error);
-        }
+        self.attempt_failed(exchange, error);
         !overdue && retry::wants_another(exchange, Some(RetryOn::Timeout))
     }
 }

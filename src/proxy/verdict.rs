@@ -22,8 +22,12 @@ const LONG: Duration = Duration::from_secs(10);
 const BUSY: [u16; 3] = [429, 503, 529];
 
 impl Edge {
-    /// The last attempt has failed: its peer's health, its line and its metric.
+    /// The last attempt has failed: its peer's health, its line and its metric, once. Both parts of a
+    /// relayed request may find it late in the same instant.
     pub(super) fn attempt_failed(&self, exchange: &mut Exchange, e: &Error) {
+        if exchange.is_attempt_told() {
+            return;
+        }
         let refused_us = turned_us_away(e);
         let outcome = match kind(e) {
             _ if refused_us && blames_credential(exchange, e) => UpstreamOutcome::Credential,

@@ -83,8 +83,8 @@ impl ServiceManager {
         self.tell(&format!("READY=1\nSTATUS={status}"));
     }
 
-    /// It takes nothing more, and ends when what runs has ended.
-    /// It asks for that much time, whatever the unit's own time-out.
+    /// It takes nothing more, and ends when what runs has ended, `within` that time: it asks for as
+    /// much, whatever the unit's own time-out.
     pub fn stopping(&self, within: Duration) {
         let micros = within.as_micros();
         self.tell(&format!(

@@ -25,6 +25,7 @@ macro_rules! on_both_stores {
 mod admin;
 mod listening;
 mod own;
+mod reply;
 mod users;
 
 #[path = "../support/mod.rs"]

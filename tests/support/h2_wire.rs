@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -36,6 +36,30 @@ pub struct Frame {
     pub flags: u8,
     pub stream: u32,
     pub payload: Vec<u8>,
+}
+
+impl Frame {
+    /// From the nine bytes before a payload, whose length comes with it.
+    fn of_head(head: &[u8]) -> (Frame, usize) {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let frame = Frame {
+            kind: head[3],
+            flags: head[4],
+            stream: u32::from_be_bytes([head[5] & 0x7F, head[6], head[7], head[8]]),
+            payload: Vec::new(),
+        };
+        (frame, length as usize)
+    }
+}
+
+/// The next frame that a client sends to a server by hand; `None` where the connection ends.
+pub async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<Frame> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.ok()?;
+    let (mut frame, length) = Frame::of_head(&head);
+    frame.payload.resize(length, 0);
+    stream.read_exact(&mut frame.payload).await.ok()?;
+    Some(frame)
 }
 
 impl H2Wire {
@@ -77,13 +101,8 @@ impl H2Wire {
     pub async fn frame(&mut self) -> Option<Frame> {
         loop {
             let head = self.take(9).await?;
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            let frame = Frame {
-                kind: head[3],
-                flags: head[4],
-                stream: u32::from_be_bytes([head[5] & 0x7F, head[6], head[7], head[8]]),
-                payload: self.take(length as usize).await?,
-            };
+            let (mut frame, length) = Frame::of_head(&head);
+            frame.payload = self.take(length).await?;
             match (frame.kind, frame.flags & ACK) {
                 (SETTINGS, 0) => drop(self.send(SETTINGS, ACK, 0, &[]).await),
                 (PING, 0) => drop(self.send(PING, ACK, 0, &frame.payload).await),

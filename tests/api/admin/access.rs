@@ -232,7 +232,7 @@ async fn health_says_what_is() {
     let rig = Rig::new();
     let health = async |status: u16| {
         let reply = rig.ask("GET", "/healthz").send("").await;
-        assert_eq!(reply.status.as_u16(), status);
+        assert_eq!(reply.status, status);
         reply.json()
     };
     let ok = health(200).await;

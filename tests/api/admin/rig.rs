@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
-use http::{HeaderMap, Request, StatusCode};
+use http::Request;
 use quota_proxy::admin::listen::ClientAddr;
 use quota_proxy::admin::{self, AdminState, Clock};
 use quota_proxy::config::{
@@ -28,6 +28,8 @@ pub mod books;
 
 use books::Books;
 
+use crate::reply::Reply;
+
 pub const TOKEN: &str = "an-admin-token";
 pub const START: UnixMs = UnixMs(1_795_229_099_123);
 
@@ -37,36 +39,6 @@ pub struct Rig {
     pub store: Arc<Books>,
     pub draining: Arc<AtomicBool>,
     now: Arc<AtomicI64>,
-}
-
-/// What came back.
-#[derive(Debug)]
-pub struct Reply {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub text: String,
-}
-
-impl Reply {
-    #[track_caller]
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
-    }
-
-    #[track_caller]
-    pub fn ok(self) -> Value {
-        assert_eq!(self.status, 200, "{}", self.text);
-        self.json()
-    }
-
-    /// The text of an error, which must have this status and the common shape.
-    #[track_caller]
-    pub fn detail(self, status: u16) -> String {
-        assert_eq!(self.status.as_u16(), status, "{}", self.text);
-        let json = self.json();
-        assert_eq!(json.as_object().map(|o| o.len()), Some(1), "{json}");
-        json["detail"].as_str().unwrap().to_owned()
-    }
 }
 
 /// A request in the making, from 127.0.0.1.
@@ -105,7 +77,7 @@ impl Ask<'_> {
         let (head, body) = response.into_parts();
         let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         Reply {
-            status: head.status,
+            status: head.status.as_u16(),
             headers: head.headers,
             text: String::from_utf8(bytes.to_vec()).unwrap(),
         }

@@ -3,7 +3,8 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::house::{House, names, reply};
+use super::house::House;
+use crate::reply::{names, reply};
 
 on_both_stores!(
     a_key_tells_of_itself_on_both_ports_by_either_header,

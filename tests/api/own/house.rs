@@ -3,6 +3,7 @@
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
+use crate::reply::{Reply, reply};
 use crate::support::admin::TOKEN;
 use crate::support::fleet::healthy;
 use crate::support::redis_server::RedisServer;
@@ -14,47 +15,6 @@ pub struct House {
     pub rig: Rig,
     http: reqwest::Client,
     _redis: Option<RedisServer>,
-}
-
-/// An answer.
-#[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub json: Value,
-}
-
-impl Reply {
-    #[track_caller]
-    pub fn ok(self) -> Value {
-        assert_eq!(self.status, 200, "{}", self.json);
-        self.json
-    }
-
-    /// The message of an error with `{"detail"}`.
-    #[track_caller]
-    pub fn detail(self, status: u16) -> String {
-        assert_eq!(self.status, status, "{}", self.json);
-        assert_eq!(names(&self.json), ["detail"]);
-        self.json["detail"].as_str().unwrap().to_owned()
-    }
-
-    /// The message and the details of an error with `{"error"}`.
-    #[track_caller]
-    pub fn coded(self, status: u16, code: &str) -> (String, Value) {
-        assert_eq!(self.status, status, "{}", self.json);
-        assert_eq!(names(&self.json), ["error"]);
-        let error = &self.json["error"];
-        assert_eq!(names(error), ["code", "details", "message"]);
-        assert_eq!(error["code"], code, "{error}");
-        let message = error["message"].as_str().unwrap().to_owned();
-        (message, error["details"].clone())
-    }
-}
-
-/// The names of an object's fields, in order.
-pub fn names(object: &Value) -> Vec<&str> {
-    let object = object.as_object().unwrap_or_else(|| panic!("{object}"));
-    object.keys().map(String::as_str).collect()
 }
 
 impl House {
@@ -144,12 +104,4 @@ impl House {
         let events = self.get("/api/usage/logs?limit=1000", key).await.ok();
         events.as_array().unwrap().len()
     }
-}
-
-pub async fn reply(request: RequestBuilder) -> Reply {
-    let answer = request.send().await.unwrap();
-    let status = answer.status().as_u16();
-    let text = answer.text().await.unwrap();
-    let json = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
-    Reply { status, json }
 }

@@ -3,7 +3,8 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::house::{House, reply};
+use super::house::House;
+use crate::reply::reply;
 use crate::support::wait::{PATIENCE, eventually, that};
 use quota_proxy::time::UnixMs;
 

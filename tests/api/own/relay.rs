@@ -4,7 +4,8 @@ use quota_proxy::time::{DAY_MS, UnixMs};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::house::{House, names, reply};
+use super::house::House;
+use crate::reply::{names, reply};
 
 on_both_stores!(
     usage_is_summed_up_by_model_and_error,

@@ -6,7 +6,8 @@ use quota_proxy::time::{DAY_MS, UnixMs};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::house::{House, names, reply};
+use super::house::House;
+use crate::reply::{names, reply};
 use crate::support::admin::TOKEN;
 
 on_both_stores!(

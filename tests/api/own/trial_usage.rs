@@ -4,7 +4,8 @@ use quota_proxy::time::{DAY_MS, UnixMs};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::house::{House, names, reply};
+use super::house::House;
+use crate::reply::{names, reply};
 use crate::support::admin::TOKEN;
 
 on_both_stores!(all_keys_are_summed_up, a_list_is_longer_than_a_page);

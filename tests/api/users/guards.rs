@@ -5,6 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::house::{House, PASSWORD};
+use crate::reply::reply;
 use crate::support::rig::{CHAT, chat};
 
 on_both_stores!(
@@ -47,7 +48,7 @@ async fn guessing_is_slowed_at_every_sign_in(house: House) {
     let statuses = async |request: &dyn Fn(usize) -> reqwest::RequestBuilder| {
         let mut statuses = Vec::new();
         for n in 0..12 {
-            statuses.push(house.sent(request(n)).await.status);
+            statuses.push(reply(request(n)).await.status);
         }
         statuses
     };
@@ -145,9 +146,6 @@ async fn a_name_is_text_and_nothing_else(house: House) {
     // No cookie signs anybody in: nothing that a foreign page sends is believed.
     let request = house.request(Method::POST, "/admin/groups");
     let request = request.header("cookie", format!("session={ada}; token={ada}"));
-    house
-        .sent(request.json(&json!({"name": "x"})))
-        .await
-        .detail(401);
+    reply(request.json(&json!({"name": "x"}))).await.detail(401);
     edge_serves(&house).await;
 }

@@ -3,6 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::reply::{Reply, reply};
 use crate::support::admin::TOKEN;
 use crate::support::redis_server::RedisServer;
 use crate::support::rig::{Builder, Rig};
@@ -15,46 +16,6 @@ pub struct House {
     pub rig: Rig,
     _redis: Option<RedisServer>,
     http: reqwest::Client,
-}
-
-/// What came back.
-#[derive(Debug)]
-pub struct Reply {
-    pub status: u16,
-    pub headers: reqwest::header::HeaderMap,
-    pub text: String,
-}
-
-impl Reply {
-    #[track_caller]
-    pub fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
-    }
-
-    #[track_caller]
-    pub fn ok(self) -> Value {
-        assert_eq!(self.status, 200, "{}", self.text);
-        self.json()
-    }
-
-    /// The text of an error of the shape `{"detail"}`.
-    #[track_caller]
-    pub fn detail(self, status: u16) -> String {
-        assert_eq!(self.status, status, "{}", self.text);
-        let json = self.json();
-        assert_eq!(json.as_object().map(|o| o.len()), Some(1), "{json}");
-        json["detail"].as_str().unwrap().to_owned()
-    }
-
-    /// The message of an error of the shape `{"error"}`, which must have this code.
-    #[track_caller]
-    pub fn coded(self, status: u16, code: &str) -> String {
-        assert_eq!(self.status, status, "{}", self.text);
-        let json = self.json();
-        assert_eq!(json["error"]["code"], code, "{json}");
-        assert!(json["error"]["details"].is_object(), "{json}");
-        json["error"]["message"].as_str().unwrap().to_owned()
-    }
 }
 
 impl House {
@@ -88,15 +49,6 @@ impl House {
         self.http.request(method, url)
     }
 
-    pub async fn sent(&self, request: reqwest::RequestBuilder) -> Reply {
-        let answer = request.send().await.unwrap();
-        Reply {
-            status: answer.status().as_u16(),
-            headers: answer.headers().clone(),
-            text: answer.text().await.unwrap(),
-        }
-    }
-
     pub async fn call(&self, bearer: &str, method: &str, path: &str, body: Value) -> Reply {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let request = self.request(method, path).bearer_auth(bearer);
@@ -104,7 +56,7 @@ impl House {
             Value::Null => request,
             body => request.json(&body),
         };
-        self.sent(request).await
+        reply(request).await
     }
 
     pub async fn get(&self, bearer: &str, path: &str) -> Reply {
@@ -118,7 +70,7 @@ impl House {
 
     pub async fn post_open(&self, path: &str, body: Value) -> Reply {
         let request = self.request(Method::POST, path).json(&body);
-        self.sent(request).await
+        reply(request).await
     }
 
     pub async fn register(&self, name: &str) -> Value {

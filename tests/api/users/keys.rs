@@ -171,7 +171,7 @@ async fn what_is_wrong_is_refused(house: House) {
         (json!({"quota": 1}), "name: is required"),
         (json!({"name": "a", "qouta": 1}), "did you mean quota?"),
     ] {
-        let told = house
+        let (told, _) = house
             .call(&ada, "POST", KEYS, bad.clone())
             .await
             .coded(400, "INVALID_REQUEST");

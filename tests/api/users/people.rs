@@ -4,6 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::house::{House, OPERATOR_PASSWORD, PASSWORD};
+use crate::reply::reply;
 use crate::support::admin::TOKEN;
 use crate::support::rig::Rig;
 
@@ -90,7 +91,7 @@ async fn the_operator_signs_in_like_everybody(house: House) {
     // The longer session of /admin/login ends the same way.
     let request = house.request(Method::POST, "/admin/login");
     let request = request.basic_auth("admin", Some(OPERATOR_PASSWORD));
-    let session = house.sent(request).await.ok();
+    let session = reply(request).await.ok();
     let token = session["access_token"].as_str().unwrap();
     assert_eq!(session["expires_in"], 86_400);
     house

@@ -14,7 +14,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::server::TlsStream;
 
 use super::{answer_of, ask, one_pool};
-use crate::support::h2_wire::{ACK, END_STREAM, RST_STREAM, SETTINGS, frame};
+use crate::support::h2_wire::{ACK, END_STREAM, RST_STREAM, SETTINGS, frame, read_frame};
 use crate::support::rig::CREDENTIAL;
 use crate::support::tls::Certificates;
 use crate::support::upstream::json_answer;
@@ -63,13 +63,8 @@ async fn refuse(mut stream: TlsStream<TcpStream>, seen: &Mutex<Vec<&'static str>
     stream.read_exact(&mut [0; 24]).await.unwrap();
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
     stream.flush().await.unwrap();
-    let mut head = [0; 9];
-    while stream.read_exact(&mut head).await.is_ok() {
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; usize::try_from(length).unwrap()];
-        stream.read_exact(&mut payload).await.unwrap();
-        let (kind, flags) = (head[3], head[4]);
-        let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+    while let Some(came) = read_frame(&mut stream).await {
+        let (kind, flags, id) = (came.kind, came.flags, came.stream);
         if kind == SETTINGS && flags & ACK == 0 {
             stream
                 .write_all(&frame(SETTINGS, ACK, 0, &[]))

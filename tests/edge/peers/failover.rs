@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use quota_proxy::cli::fake_upstream::Options;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
-use super::{access_lines, always, answer_of, ask, in_order, is_in_state};
+use super::{access_lines, always, answer_of, ask, first_says, in_order, is_in_state};
+use crate::support::admin::Key;
 use crate::support::rig::{Builder, CHAT, CREDENTIAL, Rig, chat, chat_stream};
 use crate::support::upstream::{Manner, Upstream, json_answer, refusing};
 use crate::support::wait::{PATIENCE, eventually, that};
@@ -223,9 +225,8 @@ async fn a_429_with_retry_after_cools_its_peer_and_the_next_is_asked() {
     assert_eq!(rig.fakes()[0].ledger().await.requests, 4);
 }
 
-/// A peer that rested gets one exchange as its probe; all others go elsewhere until it has answered.
-#[tokio::test]
-async fn one_probe_reopens_a_peer() {
+/// Two peers, of which the first has refused connections, rested, and listens now.
+async fn waits_for_a_probe() -> (Rig, Key, TcpListener) {
     let (closed, refused) = refusing();
     let rig = in_order(&[&refused, "{fake0}"])
         .fake(Options::default())
@@ -235,8 +236,15 @@ async fn one_probe_reopens_a_peer() {
     let key = rig.admin().key(0).await;
     assert_eq!(ask(&rig, &key).await, 200);
     is_in_state(&rig, 0, "doubtful").await;
-    // Now it listens, but takes its time.
     let listener = closed.listen(64).unwrap();
+    (rig, key, listener)
+}
+
+/// A peer that rested gets one exchange as its probe; all others go elsewhere until it has answered.
+#[tokio::test]
+async fn one_probe_reopens_a_peer() {
+    // It listens now, but takes its time.
+    let (rig, key, listener) = waits_for_a_probe().await;
     let url = rig.url();
     let secret = key.secret.clone();
     let probe = tokio::spawn(async move {
@@ -269,16 +277,7 @@ async fn one_probe_reopens_a_peer() {
 /// A probe whose client leaves has shown nothing: the next exchange is the probe, at once.
 #[tokio::test]
 async fn a_probe_whose_client_left_is_given_back() {
-    let (closed, refused) = refusing();
-    let rig = in_order(&[&refused, "{fake0}"])
-        .fake(Options::default())
-        .set("pools.0.cooldown", json!({"failures": 1, "for": "100ms"}))
-        .start()
-        .await;
-    let key = rig.admin().key(0).await;
-    assert_eq!(ask(&rig, &key).await, 200);
-    is_in_state(&rig, 0, "doubtful").await;
-    let listener = closed.listen(64).unwrap();
+    let (rig, key, listener) = waits_for_a_probe().await;
     let bearer = format!("Bearer {}", key.secret);
     let body = chat("gpt-4o").to_string();
     for _ in 0..3 {
@@ -308,16 +307,7 @@ async fn a_provider_near_its_limit_is_steered_around() {
         "x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 1m30s\r\n",
         "x-ratelimit-remaining-requests: 9\r\nx-ratelimit-remaining-tokens: 3\r\nx-ratelimit-reset-tokens: 40s\r\n",
     ] {
-        let first = Upstream::start(Manner::Answer(json_answer(
-            "200 OK",
-            headers,
-            &answer_of(1, 1),
-        )))
-        .await;
-        let rig = in_order(&[&first.url(), "{fake0}"])
-            .fake(Options::default())
-            .start()
-            .await;
+        let (first, rig) = first_says(headers).await;
         let key = rig.admin().key(100_000).await;
         let answer = rig.post(CHAT, &key.secret, &chat("gpt-4o")).await;
         assert_eq!(answer.status(), 200);

@@ -1,24 +1,12 @@
 //! A provider's own limits hold for one model.
 
-use quota_proxy::cli::fake_upstream::Options;
-
-use super::{answer_of, counts, in_order};
+use super::{counts, first_says};
 use crate::support::rig::{CHAT, chat};
-use crate::support::upstream::{Manner, Upstream, json_answer};
 
 #[tokio::test]
 async fn a_model_without_room_leaves_the_others_theirs() {
     let full = "x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 1m30s\r\n";
-    let first = Upstream::start(Manner::Answer(json_answer(
-        "200 OK",
-        full,
-        &answer_of(1, 1),
-    )))
-    .await;
-    let rig = in_order(&[&first.url(), "{fake0}"])
-        .fake(Options::default())
-        .start()
-        .await;
+    let (first, rig) = first_says(full).await;
     let key = rig.admin().key(0).await;
     for (model, seen) in [
         ("gpt-4o", 1),

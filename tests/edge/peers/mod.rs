@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 
 use crate::support::admin::Key;
 use crate::support::rig::{Builder, CHAT, CREDENTIAL, Rig, chat};
+use crate::support::upstream::{Manner, Upstream, json_answer};
 use crate::support::wait::{PATIENCE, eventually, that};
 
 /// A fake that does this with every request.
@@ -104,6 +105,14 @@ fn answer_of(prompt: i64, completion: i64) -> Value {
     json!({"object": "chat.completion", "choices": [], "model": "x",
            "usage": {"prompt_tokens": prompt, "completion_tokens": completion,
                      "total_tokens": prompt + completion}})
+}
+
+/// Two peers; the first puts these headers into each answer.
+async fn first_says(headers: &str) -> (Upstream, Rig) {
+    let answer = json_answer("200 OK", headers, &answer_of(1, 1));
+    let first = Upstream::start(Manner::Answer(answer)).await;
+    let rig = in_order(&[&first.url(), "{fake0}"]).fake(Options::default());
+    (first, rig.start().await)
 }
 
 /// `host:port` of a URL, as a peer is named.

@@ -9,6 +9,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{access_lines, answer_of, ask, counts, in_order, name_of, state};
+use crate::support::h2_wire::{
+    ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS, frame, read_frame,
+};
 use crate::support::rig::{CHAT, CREDENTIAL, Rig, chat};
 use crate::support::upstream::json_answer;
 use crate::support::wire::Wire;
@@ -93,37 +96,16 @@ async fn http2_server(acts: &'static [Do]) -> (SocketAddr, Arc<Mutex<usize>>) {
     (address, read)
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut frame = vec![length[1], length[2], length[3], kind, flags];
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-/// Of DATA and HEADERS; of SETTINGS it says that theirs are taken.
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 const REFUSED_STREAM: [u8; 4] = [0, 0, 0, 7];
 
 async fn http2_connection(mut stream: TcpStream, acts: &[Do], read: Arc<Mutex<usize>>) {
     let mut preface = [0; 24];
     stream.read_exact(&mut preface).await.unwrap();
     stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
-    let mut head = [0; 9];
-    while stream.read_exact(&mut head).await.is_ok() {
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; usize::try_from(length).unwrap()];
-        stream.read_exact(&mut payload).await.unwrap();
-        let (kind, flags) = (head[3], head[4]);
-        let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        if kind == SETTINGS && flags & END_STREAM == 0 {
-            let taken = frame(SETTINGS, END_STREAM, 0, &[]);
+    while let Some(came) = read_frame(&mut stream).await {
+        let (kind, flags, id) = (came.kind, came.flags, came.stream);
+        if kind == SETTINGS && flags & ACK == 0 {
+            let taken = frame(SETTINGS, ACK, 0, &[]);
             stream.write_all(&taken).await.unwrap();
         }
         let act = |nth: usize| acts[nth.min(acts.len() - 1)];
